@@ -1,0 +1,55 @@
+//! The control thread: its executor, and the way to the blocking threads.
+//!
+//! One executor runs the API client, heartbeats, pod lifecycles and the HTTP server. Nothing on it
+//! may block: what does goes through [`blocking`], which lets at most [`MAX_BLOCKING`] calls run at
+//! a time, so that the `blocking` crate never has more threads than that.
+
+use std::future::Future;
+use std::io;
+
+use async_executor::Executor;
+use async_lock::Semaphore;
+pub use async_task::Task;
+
+/// Threads that may block at one time (design: cores + 4 in all).
+pub const MAX_BLOCKING: usize = 2;
+
+static EXECUTOR: Executor<'static> = Executor::new();
+static BLOCKING: Semaphore = Semaphore::new(MAX_BLOCKING);
+
+/// Starts a task on the control thread. Dropping the returned [`Task`] cancels it; `detach` lets it run on.
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    EXECUTOR.spawn(future)
+}
+
+/// Runs `work`, which may block, on a blocking thread, waiting for a free one first.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let _permit = BLOCKING.acquire().await;
+    blocking::unblock(work).await
+}
+
+/// Makes the calling thread the control thread until `main` is done.
+///
+/// kube-client's request buffer spawns itself on a tokio runtime, so one without drivers or threads
+/// is entered around the executor.
+///
+/// # Errors
+/// When the runtime cannot be built (out of memory).
+pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(runtime.block_on(EXECUTOR.run(main)))
+}
+
+/// An executor handle for hyper, which spawns its connection tasks through it.
+#[derive(Clone, Copy, Debug)]
+pub struct HyperExecutor;
+
+impl<F> hyper::rt::Executor<F> for HyperExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn(future).detach();
+    }
+}

@@ -1,0 +1,8 @@
+//! What must survive a power cut, and the clock.
+//!
+//! A file is whole or absent: written under a temporary name, synced, renamed, and its folder synced.
+
+pub mod clock;
+mod file;
+
+pub use file::{ensure_private_dir, remove_if_exists, write_atomic};

@@ -1,0 +1,38 @@
+//! Copepod, a Kubernetes node agent for machines too small for a kubelet.
+//!
+//! # The way of a pod
+//!
+//! A pod that the scheduler binds to this node passes through the rooms of this crate in this order:
+//!
+//! 1. [`cluster`] sees it on the pod watch and hands it to the supervisor.
+//! 2. [`supervisor`] keeps one task a pod. It asks [`pod`], which decides and touches nothing,
+//!    what to do next, does it, and tells [`pod`] what happened.
+//! 3. [`image`] pulls the module from its registry into a content-addressed store.
+//! 4. [`volume`] lays out the folders that the pod mounts.
+//! 5. [`runtime`] compiles the module and runs it as a guest, in slices of fuel, on the interpreter
+//!    threads. What the guest prints goes to [`log`].
+//! 6. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
+//! 7. [`server`] answers the API server's questions about the pod: its logs, its state.
+//!
+//! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`]
+//! holds every setting, [`command`] every sub-command, [`durable`] what must survive a power cut,
+//! [`api`] the Kubernetes objects as this agent reads them, and [`control`] the control thread's
+//! executor.
+//!
+//! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
+//! [`pod`] performs nothing.
+
+pub mod api;
+pub mod cluster;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod durable;
+pub mod image;
+pub mod log;
+pub mod node;
+pub mod pod;
+pub mod runtime;
+pub mod server;
+pub mod supervisor;
+pub mod volume;

@@ -5,7 +5,6 @@
 //! a time, so that the `blocking` crate never has more threads than that.
 
 use std::future::Future;
-use std::io;
 
 use async_executor::Executor;
 use async_lock::Semaphore;
@@ -29,15 +28,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 /// Makes the calling thread the control thread until `main` is done.
-///
-/// kube-client's request buffer spawns itself on a tokio runtime, so one without drivers or threads
-/// is entered around the executor.
-///
-/// # Errors
-/// When the runtime cannot be built (out of memory).
-pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    Ok(runtime.block_on(EXECUTOR.run(main)))
+pub fn run<T>(main: impl Future<Output = T>) -> T {
+    async_io::block_on(EXECUTOR.run(main))
 }
 
 /// An executor handle for hyper, which spawns its connection tasks through it.

@@ -1,0 +1,341 @@
+//! The settings of the agent itself.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use super::node_labels::{parse_label, parse_taint};
+use super::setting::{CommandLine, Setting, Takes};
+use super::values::{UsageError, Values};
+
+/// Most pods that a node can be set to take; what it holds comes out of its memory long before.
+const MAX_PODS: u32 = 10_000;
+/// Most interpreter threads.
+const MAX_THREADS: usize = 256;
+/// Characters of a node's name (a DNS subdomain).
+const MAX_NODE_NAME: usize = 253;
+
+/// `copepod` without a sub-command: join a cluster and be a node of it.
+pub const COMMAND: CommandLine = CommandLine {
+    name: "copepod",
+    operands: "",
+    operand_count: (0, 0),
+    about:
+        "Copepod joins this machine to a Kubernetes cluster as a node that runs WebAssembly (WASI) modules.\n\
+            \n\
+            Commands:\n  \
+            copepod            join a cluster and run its pods\n  \
+            copepod bootstrap  make the bootstrap file that a new node joins with\n  \
+            copepod push       push a module to a registry\n  \
+            copepod run        run a module or a Pod manifest here, without a cluster\n\
+            \n\
+            Each has its own --help.",
+    settings: SETTINGS,
+    configurable: true,
+};
+
+const fn value(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    shown: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { name, aliases, takes: Takes::Value(shown), default, help }
+}
+
+const fn list(
+    name: &'static str,
+    shown: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { name, aliases: &[], takes: Takes::List(shown), default, help }
+}
+
+/// `--insecure-registries`, which several commands have.
+pub const INSECURE_REGISTRIES: Setting =
+    list("insecure-registries", "HOST[:PORT]", None, "Registries that may be spoken to without TLS.");
+
+/// `--registry-certs-dir`, likewise.
+pub const REGISTRY_CERTS_DIR: Setting = value(
+    "registry-certs-dir",
+    &[],
+    "DIR",
+    Some("/etc/copepod/certs.d"),
+    "Certificate authorities of private registries, as DIR/HOST[:PORT]/ca.crt. The system's own (or \
+     SSL_CERT_FILE) hold for all.",
+);
+
+/// `--log-level`, likewise.
+pub const LOG_LEVEL: Setting =
+    value("log-level", &[], "LEVEL", Some("info"), "error, warn, info, debug or trace.");
+
+const SETTINGS: &[Setting] = &[
+    value(
+        "bootstrap-file",
+        &["bootstrap-kubeconfig"],
+        "FILE",
+        None,
+        "Kubeconfig with the token that a new node joins with (copepod bootstrap makes one). Needed until \
+         the node has a certificate of its own.",
+    ),
+    value(
+        "kubeconfig",
+        &[],
+        "FILE",
+        None,
+        "Kubeconfig of this node. Written once the node has joined; a file that is there is used as it is \
+         [default: DATA-DIR/kubeconfig].",
+    ),
+    value("data-dir", &[], "DIR", Some("/var/lib/copepod"), "Where keys, images and logs are kept."),
+    value(
+        "node-name",
+        &["hostname-override"],
+        "NAME",
+        None,
+        "Name of the node [default: the host's name in lower case].",
+    ),
+    value(
+        "node-ip",
+        &[],
+        "IP",
+        None,
+        "Address of the node, where the API server reaches it [default: the address that leads to the API \
+         server].",
+    ),
+    value("address", &["addr"], "IP", Some("0.0.0.0"), "Address that the kubelet API listens on."),
+    value("port", &[], "PORT", Some("10250"), "Port of the kubelet API."),
+    list(
+        "node-labels",
+        "KEY=VALUE",
+        None,
+        "Labels of the node, added to the default ones or in their place.",
+    ),
+    list(
+        "register-with-taints",
+        "KEY=VALUE:EFFECT",
+        Some("krustlet/arch=wasm32-wasi:NoExecute"),
+        "Taints that the node is registered with. An empty value registers it with none.",
+    ),
+    value("max-pods", &[], "N", Some("110"), "Pods that the node takes at most."),
+    value(
+        "client-ca-file",
+        &[],
+        "FILE",
+        None,
+        "Authority of the client certificates that the kubelet API accepts [default: the cluster's, from \
+         the config map kube-system/extension-apiserver-authentication; if that may not be read, the \
+         authority of the kubeconfig].",
+    ),
+    INSECURE_REGISTRIES,
+    REGISTRY_CERTS_DIR,
+    value("interpreter-threads", &[], "N", Some("0"), "Threads that run guests; 0 means one a core."),
+    value("default-memory", &[], "MIB", Some("128"), "Memory limit, in MiB, of a container that names none."),
+    LOG_LEVEL,
+    value("config", &[], "FILE", None, "Configuration file (YAML)."),
+];
+
+/// The agent's settings, checked.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// `--bootstrap-file`
+    pub bootstrap_file: Option<PathBuf>,
+    /// `--kubeconfig`
+    pub kubeconfig: PathBuf,
+    /// `--data-dir`
+    pub data_dir: PathBuf,
+    /// `--node-name`, lower-cased
+    pub node_name: String,
+    /// `--node-ip`
+    pub node_ip: Option<IpAddr>,
+    /// `--address`
+    pub address: IpAddr,
+    /// `--port`
+    pub port: u16,
+    /// `--node-labels`
+    pub node_labels: Vec<(String, String)>,
+    /// `--register-with-taints`: key, value, effect
+    pub taints: Vec<(String, String, String)>,
+    /// `--max-pods`
+    pub max_pods: u32,
+    /// `--client-ca-file`
+    pub client_ca_file: Option<PathBuf>,
+    /// `--insecure-registries`
+    pub insecure_registries: Vec<String>,
+    /// `--registry-certs-dir`
+    pub registry_certs_dir: PathBuf,
+    /// `--interpreter-threads`
+    pub interpreter_threads: usize,
+    /// `--default-memory`, in bytes
+    pub default_memory: u64,
+}
+
+impl AgentConfig {
+    /// Checks every value. `host_name` is what the kernel calls this machine.
+    ///
+    /// # Errors
+    /// [`UsageError`], one line that names the flag, variable or key.
+    pub fn from_values(values: &Values, host_name: &str) -> Result<AgentConfig, UsageError> {
+        let path = |name: &str| values.text(name).map(PathBuf::from);
+        let data_dir = path("data-dir").unwrap_or_default();
+        if data_dir.as_os_str().is_empty() {
+            return Err(UsageError::Value { origin: "--data-dir".into(), problem: "it is empty".into() });
+        }
+        let node_name = match values.parse("node-name", parse_node_name)? {
+            Some(name) => name,
+            None => parse_node_name(host_name).map_err(|problem| UsageError::Value {
+                origin: format!("host name {host_name:?}"),
+                problem: format!("{problem}; set --node-name"),
+            })?,
+        };
+        Ok(AgentConfig {
+            bootstrap_file: path("bootstrap-file"),
+            kubeconfig: path("kubeconfig").unwrap_or_else(|| data_dir.join("kubeconfig")),
+            node_name,
+            node_ip: values.parse("node-ip", parse_node_ip)?,
+            address: values
+                .parse("address", |text| text.parse::<IpAddr>().map_err(|_| "not an IP address".into()))?
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            port: values.parse("port", |text| parse_number(text, 1, u16::MAX))?.unwrap_or(10250),
+            node_labels: values.parse_list("node-labels", parse_label)?,
+            taints: values.parse_list("register-with-taints", parse_taint)?,
+            max_pods: values.parse("max-pods", |text| parse_number(text, 0, MAX_PODS))?.unwrap_or(110),
+            client_ca_file: path("client-ca-file"),
+            insecure_registries: values.list("insecure-registries").to_vec(),
+            registry_certs_dir: path("registry-certs-dir").unwrap_or_default(),
+            interpreter_threads: values
+                .parse("interpreter-threads", |text| parse_number(text, 0, MAX_THREADS))?
+                .unwrap_or(0),
+            default_memory: values
+                .parse("default-memory", |text| parse_number(text, 1, 4096u64))?
+                .unwrap_or(128)
+                .saturating_mul(1024 * 1024),
+            data_dir,
+        })
+    }
+}
+
+fn parse_number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
+    text: &str,
+    least: T,
+    most: T,
+) -> Result<T, String> {
+    match text.parse::<T>() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!("not a whole number from {least} to {most}")),
+    }
+}
+
+fn parse_node_name(text: &str) -> Result<String, String> {
+    let name = text.to_ascii_lowercase();
+    let part = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if name.len() > MAX_NODE_NAME || !name.split('.').all(part) {
+        return Err(
+            "not a node name: letters, digits, '-' and '.', each part beginning and ending with a letter \
+             or digit"
+                .into(),
+        );
+    }
+    Ok(name)
+}
+
+fn parse_node_ip(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| "not an IP address".to_owned())?;
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return Err("the API server cannot reach a node at this address".into());
+    }
+    Ok(ip)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::super::values::Parsed;
+    use super::*;
+    use std::collections::HashMap;
+    use std::ffi::OsString;
+
+    fn load(arguments: &[&str], variables: &[(&str, &str)]) -> Result<AgentConfig, UsageError> {
+        let variables: HashMap<String, OsString> =
+            variables.iter().map(|(name, text)| ((*name).to_owned(), OsString::from(*text))).collect();
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let lookup = |name: &str| variables.get(name).cloned();
+        match Values::collect(&COMMAND, arguments, lookup)? {
+            Parsed::Run(values) => AgentConfig::from_values(&values, "Gateway-7"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help_text() {
+        let config = load(&[], &[]).unwrap();
+        assert_eq!(config.node_name, "gateway-7");
+        assert_eq!(config.port, 10250);
+        assert_eq!(config.kubeconfig, PathBuf::from("/var/lib/copepod/kubeconfig"));
+        assert_eq!(config.taints, [("krustlet/arch".into(), "wasm32-wasi".into(), "NoExecute".into())]);
+        assert_eq!(config.max_pods, 110);
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file() {
+        let file = std::env::temp_dir().join(format!("copepod-config-{:x}.yaml", fastrand::u64(..)));
+        std::fs::write(&file, "port: 1\nmaxPods: 5\nnodeName: from-file\nnodeLabels: {a: b}\n").unwrap();
+        let path = file.to_str().unwrap();
+        let config = load(
+            &["--config", path, "--port=3"],
+            &[("COPEPOD_PORT", "2"), ("COPEPOD_MAX_PODS", "6"), ("COPEPOD_REGISTER_WITH_TAINTS", "")],
+        )
+        .unwrap();
+        assert_eq!((config.port, config.max_pods), (3, 6));
+        assert_eq!(config.node_name, "from-file");
+        assert_eq!(config.node_labels, [("a".into(), "b".into())]);
+        std::fs::write(&file, "prot: 1\n").unwrap();
+        let error = load(&["--config", path], &[]).unwrap_err().to_string();
+        assert!(error.contains("there is no setting \"prot\""), "{error}");
+        std::fs::remove_file(&file).unwrap();
+        assert!(load(&["--config", path], &[]).is_err());
+    }
+
+    #[test]
+    fn krustlets_and_kubelets_names_mean_the_same() {
+        let config =
+            load(&["--bootstrap-kubeconfig", "b.conf", "--hostname-override", "N1", "--addr", "::1"], &[])
+                .unwrap();
+        assert_eq!(config.bootstrap_file, Some(PathBuf::from("b.conf")));
+        assert_eq!(config.node_name, "n1");
+        assert_eq!(config.address.to_string(), "::1");
+    }
+
+    #[test]
+    fn lists_add_up_and_an_empty_taint_means_none() {
+        let config =
+            load(&["--node-labels", "a=b,c=d", "--node-labels", "e=f", "--register-with-taints="], &[])
+                .unwrap();
+        assert_eq!(config.node_labels.len(), 3);
+        assert!(config.taints.is_empty());
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_that_names_its_source() {
+        for (arguments, variables, text) in [
+            (vec!["--port", "70000"], vec![], "--port: \"70000\": not a whole number"),
+            (vec!["--port", "1", "--port", "2"], vec![], "--port: given twice"),
+            (vec!["--no-such"], vec![], "there is no flag --no-such"),
+            (vec!["-x"], vec![], "there is no flag -x"),
+            (vec!["serve"], vec![], "unexpected operand"),
+            (vec!["--node-ip", "127.0.0.1"], vec![], "--node-ip: \"127.0.0.1\""),
+            (vec!["--node-name", "a_b"], vec![], "--node-name"),
+            (vec!["--node-labels", "node-role.kubernetes.io/x="], vec![], "kubectl label node"),
+            (vec![], vec![("COPEPOD_MAX_PODS", "many")], "COPEPOD_MAX_PODS: \"many\""),
+        ] {
+            let error = load(&arguments, &variables).unwrap_err().to_string();
+            assert!(error.contains(text), "{arguments:?}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Collects the values of a command's settings: flags beat environment beats file beats default.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::setting::{CommandLine, Setting, Takes};
+use super::yaml;
+
+/// Bytes of a configuration file; ours have some twenty lines.
+const MAX_CONFIG_FILE: u64 = 1024 * 1024;
+
+/// Why a command line, an environment or a configuration file was refused. One line for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// A flag that the command does not have.
+    #[error("{command}: there is no flag {flag} (see {command} --help)")]
+    UnknownFlag {
+        /// The command.
+        command: &'static str,
+        /// The flag as typed.
+        flag: String,
+    },
+    /// Too many or too few operands.
+    #[error("{command}: {problem} (usage: {command} [FLAGS] {operands})")]
+    Operands {
+        /// The command.
+        command: &'static str,
+        /// What the help shows.
+        operands: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value that does not mean anything.
+    #[error("{origin}: {problem}")]
+    Value {
+        /// The flag, variable or file key that the value came from.
+        origin: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The configuration file cannot be used.
+    #[error("configuration file {path}: {problem}")]
+    File {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What to do with a command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Run with these values.
+    Run(Values),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// The collected values, each with where it came from.
+#[derive(Debug, Default)]
+pub struct Values {
+    values: BTreeMap<&'static str, (String, Vec<String>)>,
+    /// What follows the flags.
+    pub operands: Vec<OsString>,
+}
+
+impl Values {
+    /// Reads arguments (without the program's and the command's name), environment and configuration file.
+    ///
+    /// # Errors
+    /// [`UsageError`], naming the flag, variable or key.
+    pub fn collect(
+        command: &CommandLine,
+        arguments: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Parsed, UsageError> {
+        let mut values = Values::default();
+        match values.read_flags(command, arguments)? {
+            Some(other) => return Ok(other),
+            None => values.check_operands(command)?,
+        }
+        if command.configurable {
+            for setting in command.settings {
+                let name = setting.variable();
+                let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
+                let text = text.into_string().map_err(|_| UsageError::Value {
+                    origin: name.clone(),
+                    problem: "the value is not valid UTF-8".into(),
+                })?;
+                values.offer(setting, name, text)?;
+            }
+            if let Some(path) = values.text("config").map(str::to_owned) {
+                values.read_file(command, Path::new(&path))?;
+            }
+        }
+        for setting in command.settings {
+            if let Some(default) = setting.default {
+                values.offer(setting, format!("default of --{}", setting.name), default.to_owned())?;
+            }
+        }
+        Ok(Parsed::Run(values))
+    }
+
+    fn read_flags(
+        &mut self,
+        command: &CommandLine,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Option<Parsed>, UsageError> {
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let broken = |error: lexopt::Error| UsageError::Value {
+            origin: command.name.to_owned(),
+            problem: error.to_string(),
+        };
+        while let Some(argument) = parser.next().map_err(broken)? {
+            let flag = match argument {
+                lexopt::Arg::Value(operand) => {
+                    self.operands.push(operand);
+                    continue;
+                }
+                lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(Some(Parsed::Help)),
+                lexopt::Arg::Short('V') | lexopt::Arg::Long("version") => return Ok(Some(Parsed::Version)),
+                lexopt::Arg::Long(flag) => flag.to_owned(),
+                lexopt::Arg::Short(flag) => {
+                    return Err(UsageError::UnknownFlag { command: command.name, flag: format!("-{flag}") })
+                }
+            };
+            let origin = format!("--{flag}");
+            let Some(setting) = command.settings.iter().find(|s| s.answers_to(&flag)) else {
+                return Err(UsageError::UnknownFlag { command: command.name, flag: origin });
+            };
+            let text = match setting.takes {
+                Takes::Switch => parser.optional_value().unwrap_or_else(|| "true".into()),
+                Takes::Value(_) | Takes::List(_) => parser.value().map_err(broken)?,
+            };
+            let text = text.into_string().map_err(|_| UsageError::Value {
+                origin: origin.clone(),
+                problem: "the value is not valid UTF-8".into(),
+            })?;
+            match (setting.takes, self.values.get_mut(setting.name)) {
+                (Takes::List(_), Some((_, list))) => list.extend(split_list(&text)),
+                (_, Some(_)) => {
+                    return Err(UsageError::Value { origin, problem: "given twice".into() });
+                }
+                (_, None) => self.offer(setting, origin, text)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_operands(&self, command: &CommandLine) -> Result<(), UsageError> {
+        let (least, most) = command.operand_count;
+        let count = self.operands.len();
+        let problem = if count < least {
+            format!("{count} operand(s) given, {least} needed")
+        } else if let Some(extra) = self.operands.get(most) {
+            format!("unexpected operand {extra:?}")
+        } else {
+            return Ok(());
+        };
+        Err(UsageError::Operands { command: command.name, operands: command.operands, problem })
+    }
+
+    fn read_file(&mut self, command: &CommandLine, path: &Path) -> Result<(), UsageError> {
+        let broken = |problem: String| UsageError::File { path: path.display().to_string(), problem };
+        let text = super::read_bounded(path, MAX_CONFIG_FILE).map_err(|error| broken(error.to_string()))?;
+        let Value::Object(map) = yaml::parse(&text).map_err(|error| broken(error.to_string()))? else {
+            return Err(broken("it is not a mapping of settings to values".into()));
+        };
+        for (key, value) in map {
+            let setting = command.settings.iter().find(|s| s.key() == key && s.name != "config");
+            let Some(setting) = setting else {
+                return Err(broken(format!("there is no setting {key:?} (see copepod --help)")));
+            };
+            let origin = format!("{key} in {}", path.display());
+            if self.values.contains_key(setting.name) {
+                continue;
+            }
+            let list = file_value(setting, value)
+                .ok_or_else(|| broken(format!("{key}: a list or a mapping where one value belongs")))?;
+            self.values.insert(setting.name, (origin, list));
+        }
+        Ok(())
+    }
+
+    /// Takes a value unless a stronger source gave one.
+    fn offer(&mut self, setting: &Setting, origin: String, text: String) -> Result<(), UsageError> {
+        if setting.takes == Takes::Switch && !matches!(text.as_str(), "true" | "false") {
+            return Err(UsageError::Value { origin, problem: format!("{text:?} is neither true nor false") });
+        }
+        let list = if let Takes::List(_) = setting.takes { split_list(&text) } else { vec![text] };
+        self.values.entry(setting.name).or_insert((origin, list));
+        Ok(())
+    }
+
+    /// The value of a setting that takes one.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).and_then(|(_, list)| list.first()).map(String::as_str)
+    }
+
+    /// The values of a setting that takes a list.
+    #[must_use]
+    pub fn list(&self, name: &str) -> &[String] {
+        self.values.get(name).map_or(&[], |(_, list)| list)
+    }
+
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.text(name) == Some("true")
+    }
+
+    /// The value of a setting, understood by `read`, which says what would be right.
+    ///
+    /// # Errors
+    /// [`UsageError::Value`] with the flag, variable or key, and the text of `read`.
+    pub fn parse<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, UsageError> {
+        let Some((origin, list)) = self.values.get(name) else { return Ok(None) };
+        let Some(text) = list.first() else { return Ok(None) };
+        match read(text) {
+            Ok(value) => Ok(Some(value)),
+            Err(problem) => Err(self.refuse_from(origin, text, &problem)),
+        }
+    }
+
+    /// Each value of a list, understood by `read`.
+    ///
+    /// # Errors
+    /// As [`Values::parse`].
+    pub fn parse_list<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, UsageError> {
+        let Some((origin, list)) = self.values.get(name) else { return Ok(Vec::new()) };
+        list.iter()
+            .map(|text| read(text).map_err(|problem| self.refuse_from(origin, text, &problem)))
+            .collect()
+    }
+
+    fn refuse_from(&self, origin: &str, text: &str, problem: &str) -> UsageError {
+        UsageError::Value { origin: origin.to_owned(), problem: format!("{text:?}: {problem}") }
+    }
+}
+
+fn split_list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn file_value(setting: &Setting, value: Value) -> Option<Vec<String>> {
+    match (setting.takes, value) {
+        (_, Value::String(text)) => {
+            Some(if let Takes::List(_) = setting.takes { split_list(&text) } else { vec![text] })
+        }
+        (_, Value::Bool(on)) => Some(vec![on.to_string()]),
+        (_, Value::Number(number)) => Some(vec![number.to_string()]),
+        (_, Value::Null) => Some(Vec::new()),
+        (Takes::List(_), Value::Array(items)) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Some(text),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            })
+            .collect(),
+        // `nodeLabels: {room: cellar}`, as a kubelet's configuration writes labels.
+        (Takes::List(_), Value::Object(map)) => {
+            map.into_iter().map(|(key, value)| value.as_str().map(|value| format!("{key}={value}"))).collect()
+        }
+        _ => None,
+    }
+}

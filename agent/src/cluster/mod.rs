@@ -1,1 +1,39 @@
-//! cluster
+//! The API server: how this node joins it, what it is told, what it tells.
+//!
+//! - [`transport`], [`client`], [`watch`], [`error`]: one HTTP/2 connection and what goes over it.
+//! - [`kubeconfig`]: where the server is and with what one proves oneself.
+//! - [`certificates`], [`csr`], [`bootstrap`]: TLS bootstrap, from a token to certificates of the node's own.
+//! - [`registration`], [`heartbeat`]: the Node object and its Lease.
+//! - [`pods`]: the pods bound to this node, and what is reported of them.
+//! - [`events`]: what `kubectl describe` shows under Events.
+//! - [`reviews`]: who may use the kubelet API.
+
+pub mod bootstrap;
+pub mod certificates;
+pub mod client;
+pub mod csr;
+pub mod error;
+pub mod kubeconfig;
+pub mod lease;
+pub mod registration;
+pub mod serving;
+pub mod transport;
+pub mod watch;
+
+pub use client::{Call, Client, Patch};
+pub use error::ApiError;
+
+/// An error and its causes as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

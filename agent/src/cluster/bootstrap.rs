@@ -1,0 +1,199 @@
+//! TLS bootstrap: from a token that many nodes share to a client certificate of this node's own.
+//!
+//! A kubeconfig that is there and whose certificate has not expired is used as it is. Else the bootstrap
+//! file's token asks for a certificate, which the cluster's own controller approves; this waits as long as
+//! it takes, says what it waits for, and reads the bootstrap file again at each try, so that a new token
+//! is taken up without a restart.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_io::Timer;
+use jiff::Timestamp;
+
+use super::certificates::{CertificateError, CertificateFolder, Facts, Purpose};
+use super::client::Client;
+use super::csr::{CsrError, Wanted};
+use super::error::ApiError;
+use super::kubeconfig::Kubeconfig;
+use super::transport::within;
+
+/// First and longest pause between two tries.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// How long one request is waited for (the kubelet's own figure), before another is made.
+const SIGNING_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What a node joins with.
+pub struct Joining<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The node's kubeconfig, read or written.
+    pub kubeconfig: &'a Path,
+    /// The bootstrap kubeconfig.
+    pub bootstrap_file: Option<&'a Path>,
+    /// Where keys and certificates are kept.
+    pub folder: &'a CertificateFolder,
+}
+
+/// Why this node cannot join, and will not be able to without a person.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Nothing to join with.
+    #[error(
+        "there is no kubeconfig {} and no --bootstrap-file: make one with `copepod bootstrap` where you have \
+         an administrator's kubeconfig, and bring it here", kubeconfig.display()
+    )]
+    NothingToJoinWith {
+        /// Where the kubeconfig would be.
+        kubeconfig: PathBuf,
+    },
+    /// The certificate is another node's.
+    #[error(
+        "{}: its certificate is that of {found:?}, but this node is called {node:?}: start it with \
+         --node-name, or remove the file to join anew", kubeconfig.display()
+    )]
+    AnotherNode {
+        /// The kubeconfig.
+        kubeconfig: PathBuf,
+        /// The common name in the certificate.
+        found: String,
+        /// This node.
+        node: String,
+    },
+    /// The kubeconfig cannot be used, and there is no bootstrap file to replace it.
+    #[error("{problem}; without --bootstrap-file this node cannot ask for a new certificate")]
+    Unusable {
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+enum TryError {
+    Csr(CsrError),
+    Other(String),
+}
+
+impl From<CertificateError> for TryError {
+    fn from(error: CertificateError) -> TryError {
+        TryError::Other(error.to_string())
+    }
+}
+
+/// A client that is this node, and the kubeconfig that it came from.
+///
+/// # Errors
+/// [`JoinError`], when only a person can help. Everything else is tried again for ever.
+pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinError> {
+    match existing(joining) {
+        Ok(Some(joined)) => return Ok(joined),
+        Ok(None) => {}
+        Err(error) => return Err(error),
+    }
+    let Some(file) = joining.bootstrap_file else {
+        return Err(JoinError::NothingToJoinWith { kubeconfig: joining.kubeconfig.to_owned() });
+    };
+    let mut pause = PAUSE.0;
+    loop {
+        let problem = match attempt(joining, file).await {
+            Ok(joined) => return Ok(joined),
+            Err(problem) => problem,
+        };
+        let text = explain(joining, file, problem);
+        log::error!("joining the cluster: {text}; trying again in {} s", pause.as_secs());
+        Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
+        pause = pause.saturating_mul(2).min(PAUSE.1);
+    }
+}
+
+/// The kubeconfig that is there already, if it can be used.
+fn existing(joining: &Joining<'_>) -> Result<Option<(Client, Kubeconfig)>, JoinError> {
+    let path = joining.kubeconfig;
+    if !path.exists() {
+        return Ok(None);
+    }
+    let usable = || -> Result<(Client, Kubeconfig), String> {
+        let kubeconfig = Kubeconfig::load(path).map_err(|error| error.to_string())?;
+        if let Some((certificate, _)) = &kubeconfig.identity {
+            let facts = Facts::of(certificate)?;
+            let now = Timestamp::now();
+            if facts.expired(now) {
+                return Err(format!("the certificate in {} expired at {}", path.display(), facts.not_after));
+            }
+        }
+        let client = kubeconfig.client().map_err(|problem| format!("{}: {problem}", path.display()))?;
+        Ok((client, kubeconfig))
+    };
+    match usable() {
+        Ok((client, kubeconfig)) => {
+            if let Some((certificate, _)) = &kubeconfig.identity {
+                let found = Facts::of(certificate).map(|facts| facts.common_name).unwrap_or_default();
+                if found.starts_with("system:node:") && found != format!("system:node:{}", joining.node) {
+                    let (kubeconfig, node) = (path.to_owned(), joining.node.to_owned());
+                    return Err(JoinError::AnotherNode { kubeconfig, found, node });
+                }
+            }
+            Ok(Some((client, kubeconfig)))
+        }
+        Err(problem) if joining.bootstrap_file.is_some() => {
+            log::warn!("{problem}; joining anew with the bootstrap file");
+            Ok(None)
+        }
+        Err(problem) => Err(JoinError::Unusable { problem }),
+    }
+}
+
+async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconfig), TryError> {
+    let bootstrap = Kubeconfig::load(file).map_err(|error| TryError::Other(error.to_string()))?;
+    let client = bootstrap
+        .client()
+        .map_err(|problem| TryError::Other(format!("kubeconfig {}: {problem}", file.display())))?;
+    let key = joining.folder.pending_key(Purpose::Client)?;
+    let wanted = Wanted { node: joining.node, purpose: Purpose::Client, names: Vec::new(), key: &key };
+    let pending = wanted.submit(&client).await.map_err(TryError::Csr)?;
+    log::info!("asked {} for a client certificate: {}", bootstrap.server.authority(), pending.name);
+    let certificate = within(SIGNING_TIMEOUT, pending.signed(&client))
+        .await
+        .map_err(|_| {
+            TryError::Other(format!(
+                "nobody approved {0} within an hour (kubectl certificate approve {0})",
+                pending.name
+            ))
+        })?
+        .map_err(TryError::Csr)?;
+    joining.folder.store(Purpose::Client, &certificate, &key, Timestamp::now())?;
+    let current = joining.folder.current(Purpose::Client);
+    bootstrap
+        .write_node(joining.kubeconfig, joining.node, &current)
+        .map_err(|error| TryError::Other(format!("writing {}: {error}", joining.kubeconfig.display())))?;
+    let kubeconfig =
+        Kubeconfig::load(joining.kubeconfig).map_err(|error| TryError::Other(error.to_string()))?;
+    let client = kubeconfig.client().map_err(TryError::Other)?;
+    log::info!("joined as {}; kubeconfig written to {}", joining.node, joining.kubeconfig.display());
+    Ok((client, kubeconfig))
+}
+
+/// What went wrong, and what a person can do about it; also what the next try does otherwise.
+fn explain(joining: &Joining<'_>, file: &Path, problem: TryError) -> String {
+    let error = match problem {
+        TryError::Other(text) => return text,
+        TryError::Csr(error) => error,
+    };
+    match &error {
+        // No new key for a mere deletion, but a refusal is of this request: the next one is another.
+        CsrError::Denied { .. } | CsrError::Failed { .. } | CsrError::Taken { .. } => {
+            if let Err(error) = joining.folder.forget_pending(Purpose::Client) {
+                log::error!("{error}");
+            }
+            format!("{error}; the next request has a new key")
+        }
+        CsrError::Api(api) if api.is(401) => format!(
+            "the API server does not take the token in {}: it has expired or was deleted; make a new file \
+             with `copepod bootstrap` and put it there",
+            file.display()
+        ),
+        CsrError::Api(api @ ApiError::Refused { .. }) if api.is(403) => format!(
+            "{api}; the cluster lacks the bindings that joining needs: `copepod bootstrap` makes them"
+        ),
+        _ => error.to_string(),
+    }
+}

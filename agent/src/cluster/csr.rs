@@ -1,0 +1,338 @@
+//! Certificate signing requests: made, sent, waited for (`certificates.k8s.io/v1`).
+
+use base64::prelude::{Engine as _, BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::Method;
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
+use ring::digest::{digest, SHA512_256};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::CertificateSigningRequestDer;
+use serde::Deserialize;
+use serde_json::json;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::request::CertReq;
+
+use super::certificates::{Facts, Purpose};
+use super::client::{Call, Client};
+use super::error::ApiError;
+use super::watch::{Change, Watcher};
+
+const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
+const SERVING_USAGES: [&str; 2] = ["digital signature", "server auth"];
+/// Names that are tried for a serving request when the first is another key's.
+const MAX_NAMES: usize = 3;
+
+/// Why a request did not lead to a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CsrError {
+    /// The API server could not be asked, or refused.
+    #[error("certificate signing request: {0}")]
+    Api(#[from] ApiError),
+    /// The request could not be made.
+    #[error("certificate signing request: {0}")]
+    Make(String),
+    /// Somebody said no.
+    #[error("certificate signing request {name} was denied: {message}")]
+    Denied {
+        /// Its name.
+        name: String,
+        /// Why, in the denier's words.
+        message: String,
+    },
+    /// The signer would not sign.
+    #[error("certificate signing request {name} failed: {message}")]
+    Failed {
+        /// Its name.
+        name: String,
+        /// Why, in the signer's words.
+        message: String,
+    },
+    /// It is gone, or another stands under its name.
+    #[error("certificate signing request {name} was deleted before it was signed")]
+    Deleted {
+        /// Its name.
+        name: String,
+    },
+    /// The request of that name belongs to another key.
+    #[error("certificate signing request {name} exists and was made with another key")]
+    Taken {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A request at the API server.
+#[derive(Clone, Debug, Deserialize)]
+struct Csr {
+    metadata: CsrMeta,
+    #[serde(default)]
+    spec: CsrSpec,
+    #[serde(default)]
+    status: CsrStatus,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct CsrMeta {
+    name: String,
+    #[serde(default)]
+    uid: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct CsrSpec {
+    request: String,
+    signer_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsrStatus {
+    conditions: Option<Vec<CsrCondition>>,
+    certificate: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct CsrCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+/// What to ask for.
+pub struct Wanted<'a> {
+    /// For whom.
+    pub node: &'a str,
+    /// For what.
+    pub purpose: Purpose,
+    /// Names and addresses of a serving certificate.
+    pub names: Vec<SanType>,
+    /// The key.
+    pub key: &'a KeyPair,
+}
+
+/// A request that was sent and not answered yet.
+pub struct Pending {
+    /// Its name, what `kubectl certificate approve` takes.
+    pub name: String,
+    uid: String,
+}
+
+impl Wanted<'_> {
+    fn signer(&self) -> &'static str {
+        match self.purpose {
+            Purpose::Client => "kubernetes.io/kube-apiserver-client-kubelet",
+            Purpose::Serving => "kubernetes.io/kubelet-serving",
+        }
+    }
+
+    fn usages(&self) -> [&'static str; 2] {
+        match self.purpose {
+            Purpose::Client => CLIENT_USAGES,
+            Purpose::Serving => SERVING_USAGES,
+        }
+    }
+
+    fn common_name(&self) -> String {
+        format!("system:node:{}", self.node)
+    }
+
+    /// The name of the `n`th try.
+    ///
+    /// A client request is named as a kubelet names it: by key, subject and usages, so that the same
+    /// request after a crash meets itself. A serving request is named after the node, as Krustlet's
+    /// users type it.
+    fn name(&self, n: usize) -> String {
+        let mut text = String::new();
+        let mut add = |part: &[u8]| {
+            text.push_str(&BASE64_URL_SAFE_NO_PAD.encode(part));
+            text.push('|');
+        };
+        add(&self.key.subject_public_key_info());
+        add(self.common_name().as_bytes());
+        add(b"system:nodes");
+        for usage in self.usages() {
+            add(usage.as_bytes());
+        }
+        let digest = digest(&SHA512_256, text.as_bytes());
+        match (self.purpose, n) {
+            (Purpose::Client, _) => format!("node-csr-{}", BASE64_URL_SAFE_NO_PAD.encode(digest)),
+            (Purpose::Serving, 0) => format!("{}-tls", self.node),
+            (Purpose::Serving, n) => {
+                let suffix: String =
+                    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+                if n == 1 {
+                    format!("{}-tls-{suffix}", self.node)
+                } else {
+                    format!("{}-tls-{suffix}-{:04x}", self.node, fastrand::u16(..))
+                }
+            }
+        }
+    }
+
+    fn pem(&self) -> Result<String, CsrError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(DnType::CommonName, self.common_name());
+        params.subject_alt_names = self.names.clone();
+        params
+            .serialize_request(self.key)
+            .and_then(|request| request.pem())
+            .map_err(|error| CsrError::Make(error.to_string()))
+    }
+
+    /// Sends the request, or finds the one that this key has sent before.
+    ///
+    /// # Errors
+    /// [`CsrError`]
+    pub async fn submit(&self, client: &Client) -> Result<Pending, CsrError> {
+        let pem = self.pem()?;
+        let mut taken = String::new();
+        for n in 0..MAX_NAMES {
+            let name = self.name(n);
+            let body = json!({
+                "apiVersion": "certificates.k8s.io/v1",
+                "kind": "CertificateSigningRequest",
+                "metadata": {"name": name},
+                "spec": {
+                    "request": BASE64_STANDARD.encode(&pem),
+                    "signerName": self.signer(),
+                    "usages": self.usages(),
+                },
+            });
+            let call = Call::new(Method::POST, COLLECTION).json(&body);
+            match client.read::<Csr>(call).await {
+                Ok(csr) => return Ok(Pending { name, uid: csr.metadata.uid }),
+                Err(error) if error.is(409) => {
+                    let path = format!("{COLLECTION}/{name}");
+                    let found: Csr = client.read(Call::new(Method::GET, path)).await?;
+                    if self.is_ours(&found, &pem) {
+                        return Ok(Pending { name, uid: found.metadata.uid });
+                    }
+                    taken = name;
+                    if self.purpose == Purpose::Client {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CsrError::Taken { name: taken })
+    }
+
+    /// Whether a request that exists is for the same key, subject and names, and can still be used:
+    /// refused ones and expired certificates cannot.
+    fn is_ours(&self, found: &Csr, pem: &str) -> bool {
+        let inner = |pem: &[u8]| -> Option<Vec<u8>> {
+            // Everything but the signature, which differs each time: version, subject, key, attributes.
+            let der = CertificateSigningRequestDer::from_pem_slice(pem).ok()?;
+            CertReq::from_der(&der).ok()?.info.to_der().ok()
+        };
+        let theirs = BASE64_STANDARD.decode(&found.spec.request).unwrap_or_default();
+        let same = inner(&theirs).is_some_and(|theirs| inner(pem.as_bytes()) == Some(theirs));
+        let refused = conditions(found).any(|c| c.kind == "Denied" || c.kind == "Failed");
+        let expired = certificate(found)
+            .is_some_and(|pem| Facts::of(&pem).map_or(true, |facts| facts.expired(Timestamp::now())));
+        same && found.spec.signer_name == self.signer() && !refused && !expired
+    }
+}
+
+impl Pending {
+    /// Waits until the request is signed; the certificate chain, PEM.
+    ///
+    /// # Errors
+    /// [`CsrError::Denied`], [`CsrError::Failed`], [`CsrError::Deleted`]; [`CsrError::Api`] when the API
+    /// server will not let this agent look (the token has expired, say). Passing troubles are waited out.
+    pub async fn signed(&self, client: &Client) -> Result<String, CsrError> {
+        let selector = format!("fieldSelector=metadata.name%3D{}", self.name);
+        let mut watcher: Watcher<Csr> = Watcher::new(client.clone(), COLLECTION, selector);
+        let mut quiet = false;
+        loop {
+            let found = match watcher.next().await {
+                Ok(Change::All(items)) => items.into_iter().next(),
+                Ok(Change::Applied(csr)) => Some(csr),
+                Ok(Change::Deleted(_)) => None,
+                Err(error) if error.is(401) || error.is(403) => return Err(error.into()),
+                Err(error) => {
+                    if !std::mem::replace(&mut quiet, true) {
+                        log::warn!("waiting for {}: {error}; trying again", self.name);
+                    }
+                    continue;
+                }
+            };
+            let gone = || CsrError::Deleted { name: self.name.clone() };
+            let csr = found.filter(|csr| csr.metadata.uid == self.uid).ok_or_else(gone)?;
+            if let Some(condition) = conditions(&csr).find(|c| c.kind == "Denied" || c.kind == "Failed") {
+                let message = condition.message.clone().or(condition.reason.clone()).unwrap_or_default();
+                let name = csr.metadata.name.clone();
+                return Err(if condition.kind == "Denied" {
+                    CsrError::Denied { name, message }
+                } else {
+                    CsrError::Failed { name, message }
+                });
+            }
+            let approved = conditions(&csr).any(|c| c.kind == "Approved");
+            if let Some(pem) = certificate(&csr).filter(|_| approved) {
+                return Ok(pem);
+            }
+        }
+    }
+}
+
+fn conditions(csr: &Csr) -> impl Iterator<Item = &CsrCondition> {
+    csr.status.conditions.iter().flatten()
+}
+
+fn certificate(csr: &Csr) -> Option<String> {
+    let text = csr.status.certificate.as_deref().filter(|text| !text.is_empty())?;
+    String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn csr(wanted: &Wanted<'_>, status: serde_json::Value) -> Csr {
+        serde_json::from_value(json!({
+            "metadata": {"name": "x", "uid": "u"},
+            "spec": {"request": BASE64_STANDARD.encode(wanted.pem().unwrap()), "signerName": wanted.signer()},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn names_are_the_kubelets_and_krustlets() {
+        let key = KeyPair::generate().unwrap();
+        let client = Wanted { node: "n", purpose: Purpose::Client, names: vec![], key: &key };
+        assert!(client.name(0).starts_with("node-csr-"));
+        assert_eq!(client.name(0).len(), "node-csr-".len() + 43);
+        assert_eq!(client.name(0), client.name(1));
+        let serving = Wanted { node: "n", purpose: Purpose::Serving, names: vec![], key: &key };
+        assert_eq!(serving.name(0), "n-tls");
+        assert_eq!(serving.name(1).len(), "n-tls-".len() + 8);
+        assert_ne!(serving.name(2), serving.name(1));
+    }
+
+    #[test]
+    fn only_a_request_of_the_same_key_and_names_is_taken_up_again() {
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let names = vec![SanType::DnsName("n".try_into().unwrap())];
+        let wanted = |key| Wanted { node: "n", purpose: Purpose::Serving, names: names.clone(), key };
+        let ours = wanted(&key);
+        let pem = ours.pem().unwrap();
+        assert!(ours.is_ours(&csr(&ours, json!({})), &pem));
+        assert!(!ours.is_ours(&csr(&wanted(&other), json!({})), &pem));
+        let fewer = Wanted { names: vec![], ..wanted(&key) };
+        assert!(!ours.is_ours(&csr(&fewer, json!({})), &pem));
+        for kind in ["Denied", "Failed"] {
+            let refused = json!({"conditions": [{"type": kind, "message": null}]});
+            assert!(!ours.is_ours(&csr(&ours, refused), &pem));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One connection to the API server: name, TCP, TLS, HTTP/2 (or HTTP/1.1 where ALPN offers no other).
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use bytes::Bytes;
+use futures_lite::FutureExt;
+use futures_rustls::TlsConnector;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use rustls::pki_types::ServerName;
+use rustls::ClientConfig;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::error::ApiError;
+use crate::control::{self, HyperExecutor};
+
+/// One address gets this long to accept; a name may have several.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The resolver gets this long (glibc's own default is 5 s a try, two tries).
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
+/// TLS gets this long; a Pi Zero needs a fifth of a second.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// A connection that was silent this long is pinged (client-go's `ReadIdleTimeout`)…
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// …and given up when no answer comes in this time (client-go's `PingTimeout`).
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes in flight a stream and a connection: what is buffered for a slow reader.
+const WINDOW: u32 = 64 * 1024;
+
+/// Where the API server is and how it proves itself.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path before `/api` (behind a proxy such as Rancher's), without a slash at its end.
+    pub base: String,
+    /// The name that the certificate must carry.
+    pub tls_name: ServerName<'static>,
+}
+
+impl Server {
+    /// `host:port`, as requests name it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn unreachable(&self, problem: String) -> ApiError {
+        ApiError::Unreachable { server: self.authority(), problem }
+    }
+
+    /// The addresses of the server.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`]
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, ApiError> {
+        let name = (self.host.clone(), self.port);
+        let lookup = control::blocking(move || {
+            name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
+        });
+        let found = within(RESOLVE_TIMEOUT, lookup)
+            .await
+            .and_then(|found| found)
+            .map_err(|error| self.unreachable(format!("looking up the name: {error}")))?;
+        if found.is_empty() {
+            return Err(self.unreachable("the name has no address".into()));
+        }
+        Ok(found)
+    }
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub enum Sender {
+    /// HTTP/2: carries any number of requests at a time.
+    Many(http2::SendRequest<Full<Bytes>>),
+    /// HTTP/1.1: carries one.
+    One(http1::SendRequest<Full<Bytes>>),
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// [`ApiError::Unreachable`], saying which step failed.
+pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<Sender, ApiError> {
+    let stream = open_stream(server).await?;
+    let handshake = TlsConnector::from(tls).connect(server.tls_name.clone(), stream);
+    let stream = within(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .and_then(|done| done)
+        .map_err(|error| server.unreachable(explain_tls(&error)))?;
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = FuturesIo::new(stream);
+    let broken = |error: hyper::Error| server.unreachable(format!("starting HTTP: {error}"));
+    if speaks_http2 {
+        let (sender, connection) = http2::Builder::new(HyperExecutor)
+            .timer(SmolTimer::new())
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .handshake(io)
+            .await
+            .map_err(broken)?;
+        control::spawn(async move {
+            if let Err(error) = connection.await {
+                log::debug!("the connection to the API server ended: {error}");
+            }
+        })
+        .detach();
+        Ok(Sender::Many(sender))
+    } else {
+        let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
+        control::spawn(async move {
+            let _ = connection.await;
+        })
+        .detach();
+        Ok(Sender::One(sender))
+    }
+}
+
+async fn open_stream(server: &Server) -> Result<Async<TcpStream>, ApiError> {
+    let mut problem = String::new();
+    for address in server.addresses().await? {
+        match within(CONNECT_TIMEOUT, Async::<TcpStream>::connect(address)).await.and_then(|done| done) {
+            Ok(stream) => {
+                let _ = stream.get_ref().set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => problem = format!("connecting to {address}: {error}"),
+        }
+    }
+    Err(server.unreachable(problem))
+}
+
+fn explain_tls(error: &io::Error) -> String {
+    let text = error.to_string();
+    let advice = if text.contains("UnknownIssuer") {
+        "; its certificate is not signed by the authority in the kubeconfig"
+    } else if text.contains("NotValidForName") {
+        "; its certificate names other hosts than the one in the kubeconfig (see tls-server-name)"
+    } else if text.contains("NotValidYet") || text.contains("Expired") {
+        "; is this machine's clock right?"
+    } else {
+        ""
+    };
+    format!("TLS: {text}{advice}")
+}
+
+/// Gives `future` this long.
+///
+/// # Errors
+/// `TimedOut` when it is not done by then.
+pub async fn within<T>(limit: Duration, future: impl std::future::Future<Output = T>) -> io::Result<T> {
+    async { Ok(future.await) }
+        .or(async {
+            Timer::after(limit).await;
+            let seconds = limit.as_secs();
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {seconds} s")))
+        })
+        .await
+}

@@ -1,0 +1,314 @@
+//! List, then watch: the objects of one collection as they are and as they change.
+//!
+//! Kubernetes API concepts, "Efficient detection of changes": a list gives a resource version, the watch
+//! goes on from there, bookmarks move it forward, and 410 Gone means to list again.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use async_io::Timer;
+use http::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{Call, Client, MAX_LIST, MAX_OBJECT};
+use super::error::{ApiError, Status};
+use super::transport::within;
+
+/// First and longest pause after a failure (client-go's reflector).
+const PAUSE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+/// A watch is asked to last this long, in seconds, chosen at random so that not all nodes come back at once.
+const WATCH_SECONDS: std::ops::Range<u64> = 300..600;
+/// How much longer than asked for a silent watch is believed in.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What a [`Watcher`] reports.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// Everything there is; what is not in it is gone.
+    All(Vec<T>),
+    /// New or changed.
+    Applied(T),
+    /// Gone; its last state.
+    Deleted(T),
+}
+
+/// Follows one collection. It never gives up: an error is reported once, and the next call pauses, tries
+/// again, and goes on.
+pub struct Watcher<T> {
+    client: Client,
+    path: String,
+    selector: String,
+    state: State,
+    pause: Option<Duration>,
+    kind: PhantomData<fn() -> T>,
+}
+
+enum State {
+    /// Nothing is known: list, at this resource version.
+    Unlisted { version: &'static str },
+    /// The collection was listed or a watch ended well: watch from here.
+    Listed { version: String },
+    /// A watch is under way.
+    Watching { version: String, lines: Lines, patience: Duration },
+}
+
+impl<T: DeserializeOwned> Watcher<T> {
+    /// `path` is the collection's (`/api/v1/pods`), `selector` its query (`fieldSelector=…`).
+    #[must_use]
+    pub fn new(client: Client, path: impl Into<String>, selector: impl Into<String>) -> Watcher<T> {
+        Watcher {
+            client,
+            path: path.into(),
+            selector: selector.into(),
+            state: State::Unlisted { version: "0" },
+            pause: None,
+            kind: PhantomData,
+        }
+    }
+
+    /// The next change.
+    ///
+    /// # Errors
+    /// [`ApiError`]; call again to go on.
+    pub async fn next(&mut self) -> Result<Change<T>, ApiError> {
+        if let Some(pause) = self.pause {
+            let spread = pause.mul_f64(1.0 + fastrand::f64() * 0.2);
+            Timer::after(spread).await;
+        }
+        let result = self.advance().await;
+        self.pause = match &result {
+            Ok(_) => None,
+            Err(error) => {
+                let longer = self.pause.map_or(PAUSE.0, |pause| pause.saturating_mul(2).min(PAUSE.1));
+                Some(error.retry_after().unwrap_or(longer))
+            }
+        };
+        result
+    }
+
+    async fn advance(&mut self) -> Result<Change<T>, ApiError> {
+        loop {
+            match &mut self.state {
+                State::Unlisted { version } => {
+                    let version = *version;
+                    match self.list(version).await {
+                        // The cache behind version 0 is not there yet or too old: ask etcd.
+                        Err(error) if !version.is_empty() && (error.is(410) || error.is(504)) => {
+                            self.state = State::Unlisted { version: "" };
+                        }
+                        other => return other,
+                    }
+                }
+                State::Listed { version } => {
+                    let version = std::mem::take(version);
+                    self.state = self.watch(version).await?;
+                }
+                State::Watching { version, lines, patience } => {
+                    let line = within(*patience, lines.next()).await;
+                    let line = match line {
+                        Ok(Ok(Some(line))) => line,
+                        // The end of a watch is ordinary: go on from the last version.
+                        Ok(Ok(None)) | Err(_) => {
+                            self.state = State::Listed { version: std::mem::take(version) };
+                            continue;
+                        }
+                        Ok(Err(problem)) => {
+                            let what = format!("watching {}", self.path);
+                            self.state = State::Listed { version: std::mem::take(version) };
+                            return Err(ApiError::Broken { what, problem });
+                        }
+                    };
+                    if let Some(change) = self.read_event(&line)? {
+                        return Ok(change);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn list(&mut self, version: &str) -> Result<Change<T>, ApiError> {
+        let path = format!("{}?{}&resourceVersion={version}", self.path, self.selector);
+        let call = Call::new(Method::GET, path).limit(MAX_LIST);
+        let what = call.what();
+        let body = self.client.send(call).await?;
+        let unusable =
+            |error: serde_json::Error| ApiError::Unusable { what: what.clone(), problem: error.to_string() };
+        let list: List<'_> = serde_json::from_slice(&body).map_err(unusable)?;
+        let mut items = Vec::new();
+        for raw in list.items.unwrap_or_default() {
+            // One object that cannot be read must not hide the others.
+            match serde_json::from_str(raw.get()) {
+                Ok(item) => items.push(item),
+                Err(error) => log::error!("an object of {} cannot be read: {error}", self.path),
+            }
+        }
+        self.state = State::Listed { version: list.metadata.resource_version };
+        Ok(Change::All(items))
+    }
+
+    async fn watch(&mut self, version: String) -> Result<State, ApiError> {
+        let seconds = fastrand::u64(WATCH_SECONDS);
+        let path = format!(
+            "{}?{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}",
+            self.path, self.selector
+        );
+        match self.client.stream(Call::new(Method::GET, path)).await {
+            Ok(body) => Ok(State::Watching {
+                version,
+                lines: Lines::new(body),
+                patience: Duration::from_secs(seconds).saturating_add(GRACE),
+            }),
+            Err(error) => {
+                self.state =
+                    if error.is(410) { State::Unlisted { version: "0" } } else { State::Listed { version } };
+                Err(error)
+            }
+        }
+    }
+
+    fn read_event(&mut self, line: &[u8]) -> Result<Option<Change<T>>, ApiError> {
+        let what = || format!("watching {}", self.path);
+        let unusable =
+            |error: serde_json::Error| ApiError::Unusable { what: what(), problem: error.to_string() };
+        let event: Event<'_> = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(error) => {
+                let error = unusable(error);
+                self.state = State::Unlisted { version: "0" };
+                return Err(error);
+            }
+        };
+        if event.kind == "ERROR" {
+            let status: Status = serde_json::from_str(event.object.get()).unwrap_or_default();
+            let what = what();
+            self.state = State::Unlisted { version: "0" };
+            // Too old a version is ordinary after an outage: list again, nothing to report.
+            return if status.code == 410 { Ok(None) } else { Err(ApiError::Refused { what, status }) };
+        }
+        if let Ok(object) = serde_json::from_str::<Versioned>(event.object.get()) {
+            if let State::Watching { version, .. } = &mut self.state {
+                *version = object.metadata.resource_version;
+            }
+        }
+        let make: fn(T) -> Change<T> = match event.kind {
+            "ADDED" | "MODIFIED" => Change::Applied,
+            "DELETED" => Change::Deleted,
+            _ => return Ok(None),
+        };
+        match serde_json::from_str(event.object.get()) {
+            Ok(object) => Ok(Some(make(object))),
+            Err(error) => {
+                log::error!("an object of {} cannot be read: {error}", self.path);
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    metadata: Meta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    resource_version: String,
+}
+
+/// The lines of a body, each of at most [`MAX_OBJECT`] bytes.
+struct Lines {
+    body: Incoming,
+    held: Vec<u8>,
+    searched: usize,
+}
+
+impl Lines {
+    fn new(body: Incoming) -> Lines {
+        Lines { body, held: Vec::new(), searched: 0 }
+    }
+
+    /// The next line, or nothing at the end. Safe to be dropped while waiting: what came stays.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
+        loop {
+            if let Some(line) = take_line(&mut self.held, &mut self.searched) {
+                return Ok(Some(line));
+            }
+            if self.held.len() > MAX_OBJECT {
+                return Err(format!("an event larger than {MAX_OBJECT} bytes"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(crate::cluster::chain(&error)),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.held.extend_from_slice(data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn take_line(held: &mut Vec<u8>, searched: &mut usize) -> Option<Vec<u8>> {
+    let found = held.get(*searched..)?.iter().position(|byte| *byte == b'\n');
+    let Some(found) = found else {
+        *searched = held.len();
+        return None;
+    };
+    let end = searched.saturating_add(found).saturating_add(1);
+    *searched = 0;
+    let rest = held.split_off(end);
+    // The rest is often nothing, and a large event's buffer must not stay for the life of the watch.
+    let line = std::mem::replace(held, rest);
+    Some(line)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_whole_however_they_arrive() {
+        let (mut held, mut searched, mut lines) = (Vec::new(), 0, Vec::new());
+        for piece in ["{\"a", "\":1}\n{", "}\n\n", "x"] {
+            held.extend_from_slice(piece.as_bytes());
+            while let Some(line) = take_line(&mut held, &mut searched) {
+                lines.push(String::from_utf8(line).unwrap());
+            }
+        }
+        assert_eq!(lines, ["{\"a\":1}\n", "{}\n", "\n"]);
+        assert_eq!(held, b"x");
+    }
+
+    #[test]
+    fn a_bookmark_with_null_containers_is_an_event_with_a_version() {
+        let line = br#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":
+            {"resourceVersion":"12"},"spec":{"containers":null},"status":{}}}"#;
+        let event: Event<'_> = serde_json::from_slice(line).unwrap();
+        assert_eq!(event.kind, "BOOKMARK");
+        let object: Versioned = serde_json::from_str(event.object.get()).unwrap();
+        assert_eq!(object.metadata.resource_version, "12");
+    }
+}

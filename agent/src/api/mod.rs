@@ -1,1 +1,168 @@
-//! api
+//! The Kubernetes objects as this agent reads and writes them.
+//!
+//! Each type has only the fields that some room of the agent uses; whatever else an object carries is
+//! ignored. A `null` reads as the field's default (a watch bookmark carries `"containers": null`),
+//! and a field at its default is not written, unless the API calls it required. Field names and their
+//! meaning are those of the Kubernetes API reference (read at v1.37), so they are not told again here.
+
+mod certificates;
+mod event;
+mod lease;
+mod meta;
+mod node;
+mod objects;
+mod pod;
+mod pod_status;
+mod quantity;
+mod review;
+mod volume;
+
+pub use certificates::{
+    CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
+    CertificateSigningRequestStatus,
+};
+pub use event::{Event, EventSource};
+pub use lease::{Lease, LeaseSpec};
+pub use meta::{
+    ByteString, ListMeta, MicroTime, ObjectMeta, ObjectReference, OwnerReference, Status, StatusCause,
+    StatusDetails, Time,
+};
+pub use node::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo, Taint,
+};
+pub use objects::{ConfigMap, Secret, Service, ServicePort, ServiceSpec};
+pub use pod::{
+    Affinity, ConfigMapEnvSource, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource,
+    LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    ObjectFieldSelector, ObjectKeySelector, Pod, PodOs, PodReadinessGate, PodSpec, ResourceFieldSelector,
+    ResourceRequirements, Toleration, VolumeMount,
+};
+pub use pod_status::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HostIp, PodCondition, PodIp, PodStatus,
+};
+pub use quantity::Quantity;
+pub use review::{
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    SubjectAccessReviewStatus, TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
+};
+pub use volume::{
+    ConfigMapVolume, DownwardApiItem, DownwardApiVolume, EmptyDirVolume, HostPathVolume, ImageVolume,
+    KeyToPath, ProjectedVolume, ProjectionSource, SecretVolume, ServiceAccountTokenProjection, Volume,
+    VolumeSource,
+};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Declares a struct of API fields: camelCase names, `null` and absent read as the default. Fields of
+/// the first block are left out when they are at their default; those of a block after `always` are
+/// always written.
+macro_rules! object {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fm:meta])* $field:ident: $ty:ty,)* }
+        $(always { $($(#[$rm:meta])* $required:ident: $rty:ty,)* })?) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        #[allow(missing_docs)]
+        pub struct $name {
+            $($(#[$fm])*
+            #[serde(
+                deserialize_with = "crate::api::null_as_default",
+                skip_serializing_if = "crate::api::is_default"
+            )]
+            pub $field: $ty,)*
+            $($($(#[$rm])*
+            #[serde(deserialize_with = "crate::api::null_as_default")]
+            pub $required: $rty,)*)?
+        }
+    };
+}
+use object;
+
+/// What every top-level object has.
+pub trait Object {
+    /// `apiVersion`
+    const API_VERSION: &'static str;
+    /// `kind`
+    const KIND: &'static str;
+    /// The resource's name in paths.
+    const RESOURCE: &'static str;
+
+    /// The path of the resource's collection, in a namespace or (`None`) across the cluster.
+    #[must_use]
+    fn collection(namespace: Option<&str>) -> String {
+        let root = if Self::API_VERSION.contains('/') { "apis" } else { "api" };
+        match namespace {
+            Some(ns) => format!("/{root}/{}/namespaces/{ns}/{}", Self::API_VERSION, Self::RESOURCE),
+            None => format!("/{root}/{}/{}", Self::API_VERSION, Self::RESOURCE),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ty: $version:literal, $kind:literal, $resource:literal;)*) => {
+        $(impl Object for $name {
+            const API_VERSION: &'static str = $version;
+            const KIND: &'static str = $kind;
+            const RESOURCE: &'static str = $resource;
+        })*
+    };
+}
+kinds! {
+    Pod: "v1", "Pod", "pods";
+    Node: "v1", "Node", "nodes";
+    ConfigMap: "v1", "ConfigMap", "configmaps";
+    Secret: "v1", "Secret", "secrets";
+    Service: "v1", "Service", "services";
+    Event: "v1", "Event", "events";
+    Lease: "coordination.k8s.io/v1", "Lease", "leases";
+    CertificateSigningRequest: "certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests";
+    TokenReview: "authentication.k8s.io/v1", "TokenReview", "tokenreviews";
+    SubjectAccessReview: "authorization.k8s.io/v1", "SubjectAccessReview", "subjectaccessreviews";
+}
+
+/// An object with its `apiVersion` and `kind`, as a request body carries it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Typed<'a, T> {
+    api_version: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    object: &'a T,
+}
+
+impl<'a, T: Object> Typed<'a, T> {
+    /// Wraps an object for writing.
+    #[must_use]
+    pub fn new(object: &'a T) -> Self {
+        Typed { api_version: T::API_VERSION, kind: T::KIND, object }
+    }
+}
+
+/// A list as the API server answers it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "T: Default + Deserialize<'de>"))]
+pub struct List<T> {
+    /// Where a watch goes on from, and where the next page begins.
+    #[serde(deserialize_with = "null_as_default")]
+    pub metadata: ListMeta,
+    /// The objects of this page.
+    #[serde(deserialize_with = "null_as_default")]
+    pub items: Vec<T>,
+}
+
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! `v1 Pod`: its spec.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{object, ObjectMeta, PodStatus, Quantity, Volume};
+
+object! {
+    /// A pod.
+    Pod {
+        metadata: ObjectMeta,
+        spec: PodSpec,
+        status: PodStatus,
+    }
+}
+
+object! {
+    /// `spec` of a pod. Security contexts, probes and hooks are kept as they came: so far they are only
+    /// looked at to say what cannot be honoured.
+    PodSpec {
+        volumes: Vec<Volume>,
+        init_containers: Vec<Container>,
+        containers: Vec<Container>,
+        ephemeral_containers: Vec<Container>,
+        restart_policy: String,
+        termination_grace_period_seconds: Option<i64>,
+        active_deadline_seconds: Option<i64>,
+        node_selector: BTreeMap<String, String>,
+        service_account_name: String,
+        node_name: String,
+        host_network: bool,
+        #[serde(rename = "hostPID")]
+        host_pid: bool,
+        #[serde(rename = "hostIPC")]
+        host_ipc: bool,
+        host_users: Option<bool>,
+        share_process_namespace: Option<bool>,
+        security_context: Option<Value>,
+        image_pull_secrets: Vec<LocalObjectReference>,
+        hostname: String,
+        affinity: Option<Affinity>,
+        tolerations: Vec<Toleration>,
+        runtime_class_name: Option<String>,
+        priority: Option<i32>,
+        priority_class_name: String,
+        readiness_gates: Vec<PodReadinessGate>,
+        enable_service_links: Option<bool>,
+        overhead: BTreeMap<String, Quantity>,
+        os: Option<PodOs>,
+        resource_claims: Vec<Value>,
+        resources: Option<ResourceRequirements>,
+    }
+}
+
+object! {
+    /// A container, an init container or an ephemeral one.
+    Container {
+        name: String,
+        image: String,
+        command: Vec<String>,
+        args: Vec<String>,
+        working_dir: String,
+        ports: Vec<ContainerPort>,
+        env_from: Vec<EnvFromSource>,
+        env: Vec<EnvVar>,
+        resources: ResourceRequirements,
+        restart_policy: Option<String>,
+        restart_policy_rules: Vec<Value>,
+        volume_mounts: Vec<VolumeMount>,
+        volume_devices: Vec<Value>,
+        liveness_probe: Option<Value>,
+        readiness_probe: Option<Value>,
+        startup_probe: Option<Value>,
+        lifecycle: Option<Value>,
+        image_pull_policy: String,
+        security_context: Option<Value>,
+        stdin: bool,
+        tty: bool,
+    }
+}
+
+object! {
+    /// A port that a container says it listens on.
+    ContainerPort {
+        name: String,
+        host_port: i32,
+        protocol: String,
+        #[serde(rename = "hostIP")]
+        host_ip: String,
+    } always {
+        container_port: i32,
+    }
+}
+
+object! {
+    /// All of an object's keys as variables.
+    EnvFromSource {
+        prefix: String,
+        config_map_ref: Option<ConfigMapEnvSource>,
+        secret_ref: Option<ConfigMapEnvSource>,
+    }
+}
+
+object! {
+    /// A ConfigMap or Secret by name.
+    ConfigMapEnvSource {
+        name: String,
+        optional: bool,
+    }
+}
+
+object! {
+    /// One variable.
+    EnvVar {
+        value: String,
+        value_from: Option<EnvVarSource>,
+    } always {
+        name: String,
+    }
+}
+
+object! {
+    /// Where a variable's value comes from.
+    EnvVarSource {
+        field_ref: Option<ObjectFieldSelector>,
+        resource_field_ref: Option<ResourceFieldSelector>,
+        config_map_key_ref: Option<ObjectKeySelector>,
+        secret_key_ref: Option<ObjectKeySelector>,
+        file_key_ref: Option<Value>,
+    }
+}
+
+object! {
+    /// A field of the pod.
+    ObjectFieldSelector {
+    } always {
+        field_path: String,
+    }
+}
+
+object! {
+    /// A resource of a container.
+    ResourceFieldSelector {
+        container_name: String,
+        divisor: Option<Quantity>,
+    } always {
+        resource: String,
+    }
+}
+
+object! {
+    /// A key of a ConfigMap or Secret.
+    ObjectKeySelector {
+        name: String,
+        optional: bool,
+    } always {
+        key: String,
+    }
+}
+
+object! {
+    /// What a container asks for, and what it may have.
+    ResourceRequirements {
+        limits: BTreeMap<String, Quantity>,
+        requests: BTreeMap<String, Quantity>,
+    }
+}
+
+object! {
+    /// A volume in a container's tree.
+    VolumeMount {
+        read_only: bool,
+        sub_path: String,
+        sub_path_expr: String,
+        mount_propagation: Option<String>,
+    } always {
+        name: String,
+        mount_path: String,
+    }
+}
+
+object! {
+    /// An object of the pod's namespace.
+    LocalObjectReference {
+        name: String,
+    }
+}
+
+object! {
+    /// Which operating system the pod is for.
+    PodOs {
+        name: String,
+    }
+}
+
+object! {
+    /// A condition that the pod also needs to be ready.
+    PodReadinessGate {
+    } always {
+        condition_type: String,
+    }
+}
+
+object! {
+    /// Which taints a pod bears.
+    Toleration {
+        key: String,
+        operator: String,
+        value: String,
+        effect: String,
+        toleration_seconds: Option<i64>,
+    }
+}
+
+object! {
+    /// Where a pod wants to be. Only what a node checks again is read.
+    Affinity {
+        node_affinity: Option<NodeAffinity>,
+    }
+}
+
+object! {
+    /// Which nodes a pod wants.
+    NodeAffinity {
+        #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+        required: Option<NodeSelector>,
+    }
+}
+
+object! {
+    /// Terms of which one must match.
+    NodeSelector {
+        node_selector_terms: Vec<NodeSelectorTerm>,
+    }
+}
+
+object! {
+    /// Requirements that must all match; none matches nothing.
+    NodeSelectorTerm {
+        match_expressions: Vec<NodeSelectorRequirement>,
+        match_fields: Vec<NodeSelectorRequirement>,
+    }
+}
+
+object! {
+    /// One requirement on a label or field.
+    NodeSelectorRequirement {
+        values: Vec<String>,
+    } always {
+        key: String,
+        operator: String,
+    }
+}

@@ -15,8 +15,9 @@ use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::{ApiError, Status};
+use super::error::ApiError;
 use super::transport::{connect, within, Sender, Server};
+use crate::api::Status;
 use crate::config::VERSION;
 
 /// An ordinary request gets this long.
@@ -261,12 +262,11 @@ impl Client {
         let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
-        if status.message.is_none() {
-            let text: String = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
-            status.message = (!text.is_empty()).then_some(text);
+        if status.message.is_empty() {
+            status.message = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
         }
         status.code = code;
-        Err(ApiError::Refused { what, status })
+        Err(ApiError::Refused { what, status: Box::new(status) })
     }
 
     fn request(&self, call: &Call, sender: &Sender) -> Result<Request<Full<Bytes>>, ApiError> {

@@ -1,14 +1,13 @@
 //! Certificate signing requests: made, sent, waited for (`certificates.k8s.io/v1`).
 
-use base64::prelude::{Engine as _, BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::{Engine as _, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
 use ring::digest::{digest, SHA512_256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::CertificateSigningRequestDer;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{json, Value};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::request::CertReq;
 
@@ -16,8 +15,11 @@ use super::certificates::{Facts, Purpose};
 use super::client::{Call, Client};
 use super::error::ApiError;
 use super::watch::{Change, Watcher};
+use crate::api::{
+    ByteString, CertificateSigningRequest as Csr, CertificateSigningRequestCondition as Condition,
+    CertificateSigningRequestSpec, Object, ObjectMeta, Typed,
+};
 
-const COLLECTION: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
 const SERVING_USAGES: [&str; 2] = ["digital signature", "server auth"];
 /// Names that are tried for a serving request when the first is another key's.
@@ -60,46 +62,6 @@ pub enum CsrError {
         /// Its name.
         name: String,
     },
-}
-
-/// A request at the API server.
-#[derive(Clone, Debug, Deserialize)]
-struct Csr {
-    metadata: CsrMeta,
-    #[serde(default)]
-    spec: CsrSpec,
-    #[serde(default)]
-    status: CsrStatus,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct CsrMeta {
-    name: String,
-    #[serde(default)]
-    uid: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct CsrSpec {
-    request: String,
-    signer_name: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct CsrStatus {
-    conditions: Option<Vec<CsrCondition>>,
-    certificate: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct CsrCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    reason: Option<String>,
-    message: Option<String>,
 }
 
 /// What to ask for.
@@ -185,6 +147,20 @@ impl Wanted<'_> {
             .map_err(|error| CsrError::Make(error.to_string()))
     }
 
+    fn object(&self, name: &str, pem: &str) -> Value {
+        let csr = Csr {
+            metadata: ObjectMeta { name: name.to_owned(), ..ObjectMeta::default() },
+            spec: CertificateSigningRequestSpec {
+                request: ByteString(pem.as_bytes().to_vec()),
+                signer_name: self.signer().to_owned(),
+                usages: self.usages().map(str::to_owned).to_vec(),
+                ..CertificateSigningRequestSpec::default()
+            },
+            ..Csr::default()
+        };
+        json!(Typed::new(&csr))
+    }
+
     /// Sends the request, or finds the one that this key has sent before.
     ///
     /// # Errors
@@ -194,21 +170,11 @@ impl Wanted<'_> {
         let mut taken = String::new();
         for n in 0..MAX_NAMES {
             let name = self.name(n);
-            let body = json!({
-                "apiVersion": "certificates.k8s.io/v1",
-                "kind": "CertificateSigningRequest",
-                "metadata": {"name": name},
-                "spec": {
-                    "request": BASE64_STANDARD.encode(&pem),
-                    "signerName": self.signer(),
-                    "usages": self.usages(),
-                },
-            });
-            let call = Call::new(Method::POST, COLLECTION).json(&body);
+            let call = Call::new(Method::POST, Csr::collection(None)).json(&self.object(&name, &pem));
             match client.read::<Csr>(call).await {
                 Ok(csr) => return Ok(Pending { name, uid: csr.metadata.uid }),
                 Err(error) if error.is(409) => {
-                    let path = format!("{COLLECTION}/{name}");
+                    let path = format!("{}/{name}", Csr::collection(None));
                     let found: Csr = client.read(Call::new(Method::GET, path)).await?;
                     if self.is_ours(&found, &pem) {
                         return Ok(Pending { name, uid: found.metadata.uid });
@@ -232,8 +198,7 @@ impl Wanted<'_> {
             let der = CertificateSigningRequestDer::from_pem_slice(pem).ok()?;
             CertReq::from_der(&der).ok()?.info.to_der().ok()
         };
-        let theirs = BASE64_STANDARD.decode(&found.spec.request).unwrap_or_default();
-        let same = inner(&theirs).is_some_and(|theirs| inner(pem.as_bytes()) == Some(theirs));
+        let same = inner(&found.spec.request.0).is_some_and(|theirs| inner(pem.as_bytes()) == Some(theirs));
         let refused = conditions(found).any(|c| c.kind == "Denied" || c.kind == "Failed");
         let expired = certificate(found)
             .is_some_and(|pem| Facts::of(&pem).map_or(true, |facts| facts.expired(Timestamp::now())));
@@ -249,7 +214,7 @@ impl Pending {
     /// server will not let this agent look (the token has expired, say). Passing troubles are waited out.
     pub async fn signed(&self, client: &Client) -> Result<String, CsrError> {
         let selector = format!("fieldSelector=metadata.name%3D{}", self.name);
-        let mut watcher: Watcher<Csr> = Watcher::new(client.clone(), COLLECTION, selector);
+        let mut watcher: Watcher<Csr> = Watcher::new(client.clone(), Csr::collection(None), selector);
         let mut quiet = false;
         loop {
             let found = match watcher.next().await {
@@ -267,7 +232,8 @@ impl Pending {
             let gone = || CsrError::Deleted { name: self.name.clone() };
             let csr = found.filter(|csr| csr.metadata.uid == self.uid).ok_or_else(gone)?;
             if let Some(condition) = conditions(&csr).find(|c| c.kind == "Denied" || c.kind == "Failed") {
-                let message = condition.message.clone().or(condition.reason.clone()).unwrap_or_default();
+                let words = [&condition.message, &condition.reason].into_iter().find(|text| !text.is_empty());
+                let message = words.cloned().unwrap_or_default();
                 let name = csr.metadata.name.clone();
                 return Err(if condition.kind == "Denied" {
                     CsrError::Denied { name, message }
@@ -283,13 +249,13 @@ impl Pending {
     }
 }
 
-fn conditions(csr: &Csr) -> impl Iterator<Item = &CsrCondition> {
-    csr.status.conditions.iter().flatten()
+fn conditions(csr: &Csr) -> impl Iterator<Item = &Condition> {
+    csr.status.conditions.iter()
 }
 
 fn certificate(csr: &Csr) -> Option<String> {
-    let text = csr.status.certificate.as_deref().filter(|text| !text.is_empty())?;
-    String::from_utf8(BASE64_STANDARD.decode(text).ok()?).ok()
+    let pem = &csr.status.certificate.0;
+    String::from_utf8(pem.clone()).ok().filter(|pem| !pem.is_empty())
 }
 
 #[cfg(test)]
@@ -300,7 +266,7 @@ mod tests {
     fn csr(wanted: &Wanted<'_>, status: serde_json::Value) -> Csr {
         serde_json::from_value(json!({
             "metadata": {"name": "x", "uid": "u"},
-            "spec": {"request": BASE64_STANDARD.encode(wanted.pem().unwrap()), "signerName": wanted.signer()},
+            "spec": {"request": base64::prelude::BASE64_STANDARD.encode(wanted.pem().unwrap()), "signerName": wanted.signer()},
             "status": status,
         }))
         .unwrap()

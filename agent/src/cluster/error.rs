@@ -1,6 +1,8 @@
 //! What can go wrong between this agent and the API server.
 
-use serde::Deserialize;
+use std::time::Duration;
+
+use crate::api::Status;
 
 /// Why a request did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +24,12 @@ pub enum ApiError {
         problem: String,
     },
     /// The API server answered with a status that is not a success.
-    #[error("{what}: {status}")]
+    #[error("{what}: {}", status_text(status))]
     Refused {
         /// Method and path.
         what: String,
         /// Its status.
-        status: Status,
+        status: Box<Status>,
     },
     /// The answer is not what it should be: too large, not JSON, fields of another type.
     #[error("{what}: unusable answer: {problem}")]
@@ -57,50 +59,21 @@ impl ApiError {
 
     /// How long the API server asks to be left alone, if it does.
     #[must_use]
-    pub fn retry_after(&self) -> Option<std::time::Duration> {
-        match self {
-            ApiError::Refused { status, .. } => status
-                .details
-                .as_ref()
-                .and_then(|details| details.retry_after_seconds)
-                .map(|seconds| std::time::Duration::from_secs(seconds.min(MAX_RETRY_AFTER))),
-            _ => None,
-        }
+    pub fn retry_after(&self) -> Option<Duration> {
+        let ApiError::Refused { status, .. } = self else { return None };
+        let seconds = u64::try_from(status.details.as_ref()?.retry_after_seconds).unwrap_or(0);
+        (seconds > 0).then(|| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)))
     }
 }
 
 /// The longest wait, in seconds, that an API server can ask for; a lease lasts 40.
 const MAX_RETRY_AFTER: u64 = 30;
 
-/// `meta/v1` `Status`, as far as it is read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Status {
-    /// The HTTP status code.
-    pub code: u16,
-    /// One word: `NotFound`, `AlreadyExists`, `Expired`.
-    pub reason: Option<String>,
-    /// A sentence.
-    pub message: Option<String>,
-    /// More, for some reasons.
-    pub details: Option<StatusDetails>,
-}
-
-/// `meta/v1` `StatusDetails`, as far as it is read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StatusDetails {
-    /// For 429 and 503.
-    pub retry_after_seconds: Option<u64>,
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.code)?;
-        match (&self.message, &self.reason) {
-            (Some(message), _) => write!(f, " {message}"),
-            (None, Some(reason)) => write!(f, " {reason}"),
-            (None, None) => Ok(()),
-        }
+/// Code and words of a status.
+fn status_text(status: &Status) -> String {
+    let words = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
+    match words {
+        Some(words) => format!("{} {words}", status.code),
+        None => status.code.to_string(),
     }
 }

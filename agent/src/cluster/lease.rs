@@ -2,11 +2,11 @@
 
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use serde_json::{json, Value};
 
 use super::client::{Call, Client, Patch};
 use super::error::ApiError;
+use crate::api;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 /// Seconds after which a node that says nothing is taken for lost (the kubelet's default).
@@ -20,18 +20,6 @@ pub struct Lease {
     uid: String,
     /// Known to be there, and when it was renewed last.
     last: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    #[serde(default)]
-    spec: FoundSpec,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct FoundSpec {
-    renew_time: Option<Timestamp>,
 }
 
 impl Lease {
@@ -52,8 +40,8 @@ impl Lease {
         let path = format!("{LEASES}/{}", self.node);
         let last = match self.last {
             Some(last) => last,
-            None => match client.read::<Found>(Call::new(Method::GET, &*path)).await {
-                Ok(found) => found.spec.renew_time.unwrap_or(Timestamp::MIN),
+            None => match client.read::<api::Lease>(Call::new(Method::GET, &*path)).await {
+                Ok(found) => found.spec.renew_time.map_or(Timestamp::MIN, api::MicroTime::timestamp),
                 Err(error) if error.is(404) => return self.create(client, now).await,
                 Err(error) => return Err(error),
             },

@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod client;
 pub mod csr;
 pub mod error;
+pub mod events;
 pub mod kubeconfig;
 pub mod lease;
 pub mod registration;

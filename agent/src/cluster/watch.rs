@@ -15,8 +15,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Call, Client, MAX_LIST, MAX_OBJECT};
-use super::error::{ApiError, Status};
+use super::error::ApiError;
 use super::transport::within;
+use crate::api::Status;
 
 /// First and longest pause after a failure (client-go's reflector).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
@@ -183,7 +184,7 @@ impl<T: DeserializeOwned> Watcher<T> {
             }
         };
         if event.kind == "ERROR" {
-            let status: Status = serde_json::from_str(event.object.get()).unwrap_or_default();
+            let status: Box<Status> = serde_json::from_str(event.object.get()).unwrap_or_default();
             let what = what();
             self.state = State::Unlisted { version: "0" };
             // Too old a version is ordinary after an outage: list again, nothing to report.

@@ -8,20 +8,20 @@ use serde_json::{json, Value};
 
 use super::client::{Call, Client, Patch};
 use super::error::ApiError;
-use crate::api::{Node, Object, Typed};
+use crate::api::{Node, NodeCondition, Object, Typed};
 
 /// First and longest pause between two tries to register (the kubelet's own figures).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
 
 /// What the API server knew of this node when it registered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registered {
     /// metadata.uid of the Node.
     pub uid: String,
     /// The boot that it knew last, if the node was there before.
     pub boot_id: Option<String>,
-    /// Whether it was Ready then.
-    pub ready: bool,
+    /// Its conditions then, whose times of transition go on.
+    pub conditions: Vec<NodeCondition>,
 }
 
 impl From<Node> for Registered {
@@ -29,7 +29,7 @@ impl From<Node> for Registered {
         let status = node.status;
         Registered {
             uid: node.metadata.uid,
-            ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+            conditions: status.conditions,
             boot_id: Some(status.node_info.boot_id).filter(|id| !id.is_empty()),
         }
     }

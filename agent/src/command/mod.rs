@@ -1,1 +1,83 @@
-//! command
+//! The command line: one file a sub-command; without one, the machine becomes a node.
+
+pub mod agent;
+pub mod bootstrap;
+mod logging;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::config::setting::CommandLine;
+use crate::config::{help, Parsed, UsageError, Values, VERSION};
+
+/// `EX_USAGE` of sysexits.h: the command line, a variable or the configuration file is wrong.
+const EXIT_USAGE: u8 = 64;
+
+/// Why a command ended without success.
+pub enum Failure {
+    /// The user asked for something that does not exist.
+    Usage(UsageError),
+    /// It did not work; the text says why and what to do.
+    Failed(String),
+    /// A guest's own exit code, passed on.
+    Code(u8),
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Failure {
+        Failure::Usage(error)
+    }
+}
+
+struct Command {
+    /// What the user types after `copepod`; nothing for the agent itself.
+    word: &'static str,
+    line: &'static CommandLine,
+    run: fn(&Values) -> Result<(), Failure>,
+}
+
+const COMMANDS: [Command; 2] = [
+    Command { word: "", line: &crate::config::agent::COMMAND, run: agent::run },
+    Command { word: "bootstrap", line: &bootstrap::COMMAND, run: bootstrap::run },
+];
+
+/// Runs the command that the arguments (without the program's name) ask for.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let word = arguments.first().and_then(|first| first.to_str()).unwrap_or_default().to_owned();
+    if word == "help" || word == "version" {
+        arguments = vec![format!("--{word}").into()];
+    }
+    let found = COMMANDS.iter().skip(1).find(|command| command.word == word);
+    let command = match found {
+        Some(command) => {
+            arguments.remove(0);
+            command
+        }
+        None => &COMMANDS[0],
+    };
+    match start(command, arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Failure::Failed(text)) => {
+            eprintln!("{}: {text}", command.line.name);
+            ExitCode::FAILURE
+        }
+        Err(Failure::Code(code)) => ExitCode::from(code),
+    }
+}
+
+fn start(command: &Command, arguments: Vec<OsString>) -> Result<(), Failure> {
+    match Values::collect(command.line, arguments, |name| std::env::var_os(name))? {
+        Parsed::Help => print!("{}", help::text(command.line)),
+        Parsed::Version => println!("copepod {VERSION}"),
+        Parsed::Run(values) => {
+            logging::start(&values)?;
+            (command.run)(&values)?;
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,140 @@
-//! node
+//! The node as a whole: starts the rooms in their order, and ends them.
+
+pub mod heartbeat;
+pub mod host;
+pub mod object;
+mod signals;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use futures_lite::FutureExt;
+
+use crate::cluster::bootstrap::{join, JoinError, Joining};
+use crate::cluster::certificates::{CertificateError, CertificateFolder};
+use crate::cluster::events::Recorder;
+use crate::cluster::kubeconfig::Kubeconfig;
+use crate::cluster::registration::register;
+use crate::cluster::serving::Serving;
+use crate::cluster::{ApiError, Client};
+use crate::config::{AgentConfig, VERSION};
+use crate::image::Store;
+use crate::{control, durable};
+use heartbeat::Heartbeat;
+use host::Host;
+use signals::Signals;
+
+/// Why the node cannot start, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file or folder of the agent's own.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something that the kernel would not give.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The certificates on disk.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The cluster cannot be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The node's own address is not known.
+    #[error("{0}; set --node-ip")]
+    NoAddress(String),
+}
+
+/// Joins the cluster and is a node of it until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`NodeError`]
+pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
+    let mut signals =
+        Signals::take().map_err(|source| NodeError::System { what: "taking over signals", source })?;
+    log::info!("copepod {VERSION}, node {}", config.node_name);
+    let stopped = async {
+        signals.next().await;
+        log::info!("told to end");
+        Ok(None)
+    };
+    let started = async { start(&config).await.map(Some) };
+    let Some(running) = started.or(stopped).await? else { return Ok(()) };
+    signals.next().await;
+    log::info!("told to end: the pods stop, and stay bound to this node");
+    running.stop().await;
+    Ok(())
+}
+
+struct Running {
+    _tasks: Vec<control::Task<()>>,
+}
+
+impl Running {
+    async fn stop(self) {}
+}
+
+async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
+    durable::ensure_private_dir(&config.data_dir)
+        .map_err(|source| NodeError::File { path: config.data_dir.clone(), source })?;
+    let folder = CertificateFolder::open(config.data_dir.join("pki"))?;
+    let images = config.data_dir.join("images");
+    let store = Store::open(&images).map_err(|source| NodeError::File { path: images, source })?;
+    let host = Host::read(&config.data_dir);
+
+    let (client, kubeconfig) = join(&Joining {
+        node: &config.node_name,
+        kubeconfig: &config.kubeconfig,
+        bootstrap_file: config.bootstrap_file.as_deref(),
+        folder: &folder,
+    })
+    .await?;
+    let address = own_address(config, &client).await?;
+    let node = object::node(config, &host, address);
+    let registered = register(&client, &node).await;
+    let recorder = Recorder::start(client.clone(), &config.node_name);
+    let heartbeat = Heartbeat {
+        client: client.clone(),
+        node,
+        registered,
+        host,
+        data_dir: config.data_dir.clone(),
+        store: store.clone(),
+        recorder: recorder.clone(),
+    };
+    let serving = Serving { node: config.node_name.clone(), addresses: vec![address] };
+    let _ = kubeconfig;
+    let tasks = vec![
+        control::spawn(heartbeat.run()),
+        control::spawn(async move {
+            serving.certificate(&client, &folder).await;
+        }),
+    ];
+    Ok(Running { _tasks: tasks })
+}
+
+/// `--node-ip`, or the address that leads to the API server.
+async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, NodeError> {
+    if let Some(address) = config.node_ip {
+        return Ok(address);
+    }
+    let found = async {
+        let targets = client.server().addresses().await.map_err(|error: ApiError| error.to_string())?;
+        let target = targets.first().ok_or("the API server has no address")?;
+        host::address_towards(*target).map_err(|error| format!("finding the way to {target}: {error}"))
+    };
+    let address = found.await.map_err(NodeError::NoAddress)?;
+    if address.is_loopback() {
+        return Err(NodeError::NoAddress(format!("{address} leads to the API server, and only here")));
+    }
+    Ok(address)
+}

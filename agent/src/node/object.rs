@@ -1,0 +1,196 @@
+//! The Node object of this machine: pure, from what the machine is and what the settings say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::host::{architecture, Host, Left};
+use crate::api::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo, ObjectMeta, Quantity, Taint, Time,
+};
+use crate::config::{AgentConfig, KUBELET_VERSION, VERSION};
+
+/// Memory is short below a twentieth of it, at most this many bytes.
+const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
+/// The disk is short below a twentieth of it, at most this many bytes: a module, its logs, a certificate.
+const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
+
+/// The Node as it is registered, but for its conditions.
+#[must_use]
+pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
+    let capacity = capacity(config, host);
+    Node {
+        metadata: ObjectMeta {
+            name: config.node_name.clone(),
+            labels: labels(config),
+            ..ObjectMeta::default()
+        },
+        spec: NodeSpec { taints: taints(config), ..NodeSpec::default() },
+        status: NodeStatus {
+            allocatable: capacity.clone(),
+            capacity,
+            addresses: vec![
+                NodeAddress { kind: "InternalIP".into(), address: address.to_string() },
+                NodeAddress { kind: "Hostname".into(), address: config.node_name.clone() },
+            ],
+            daemon_endpoints: NodeDaemonEndpoints {
+                kubelet_endpoint: DaemonEndpoint { port: i32::from(config.port) },
+            },
+            node_info: NodeSystemInfo {
+                machine_id: host.machine_id.clone(),
+                system_uuid: host.system_uuid.clone(),
+                boot_id: host.boot_id.clone(),
+                kernel_version: host.kernel.clone(),
+                os_image: host.os_image.clone(),
+                container_runtime_version: format!("copepod://{VERSION}"),
+                kubelet_version: KUBELET_VERSION.into(),
+                kube_proxy_version: String::new(),
+                operating_system: "linux".into(),
+                architecture: architecture().into(),
+            },
+            ..NodeStatus::default()
+        },
+    }
+}
+
+/// Default labels, and those of the settings added or in their place.
+#[must_use]
+pub fn labels(config: &AgentConfig) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    labels.insert("kubernetes.io/hostname".into(), config.node_name.clone());
+    labels.insert("kubernetes.io/os".into(), "wasi".into());
+    labels.insert("kubernetes.io/arch".into(), "wasm32-wasi".into());
+    labels.extend(config.node_labels.iter().cloned());
+    for key in ["os", "arch"] {
+        let stable = labels.get(&format!("kubernetes.io/{key}")).cloned().unwrap_or_default();
+        labels.entry(format!("beta.kubernetes.io/{key}")).or_insert(stable);
+    }
+    labels
+}
+
+/// The taints that the node is registered with.
+#[must_use]
+pub fn taints(config: &AgentConfig) -> Vec<Taint> {
+    let taint = |(key, value, effect): &(String, String, String)| Taint {
+        key: key.clone(),
+        value: value.clone(),
+        effect: effect.clone(),
+        time_added: None,
+    };
+    config.taints.iter().map(taint).collect()
+}
+
+/// What the node has to give.
+#[must_use]
+pub fn capacity(config: &AgentConfig, host: &Host) -> BTreeMap<String, Quantity> {
+    [
+        ("cpu", host.cores.to_string()),
+        ("memory", format!("{}Ki", host.memory / 1024)),
+        ("ephemeral-storage", format!("{}Ki", host.storage / 1024)),
+        ("pods", config.max_pods.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect()
+}
+
+/// The four conditions in a kubelet's order. What did not change keeps its time of transition.
+#[must_use]
+pub fn conditions(host: &Host, left: &Left, before: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    let short = |left: u64, all: u64, least: u64| left < (all / 20).min(least);
+    let memory = short(left.memory, host.memory, LEAST_MEMORY);
+    let disk = short(left.storage, host.storage, LEAST_STORAGE);
+    let tasks = left.tasks.saturating_add(left.max_tasks / 20) > left.max_tasks;
+    let pressure = |kind: &str, on: bool, reasons: (&str, &str), messages: (&str, &str)| {
+        let pick = |(yes, no): (&str, &str)| if on { yes.to_owned() } else { no.to_owned() };
+        (kind.to_owned(), on, pick(reasons), pick(messages))
+    };
+    let missing: Vec<&str> =
+        [("cpu", u64::from(host.cores)), ("memory", host.memory), ("ephemeral-storage", host.storage)]
+            .into_iter()
+            .filter_map(|(name, amount)| (amount == 0).then_some(name))
+            .collect();
+    let ready = if missing.is_empty() {
+        ("Ready".into(), true, "KubeletReady".into(), "kubelet is posting ready status".into())
+    } else {
+        let message = format!("missing node capacity for resources: {}", missing.join(", "));
+        ("Ready".into(), false, "KubeletNotReady".into(), message)
+    };
+    [
+        pressure(
+            "MemoryPressure",
+            memory,
+            ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+            ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+            ("kubelet has disk pressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            tasks,
+            ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+            ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+        ),
+        ready,
+    ]
+    .into_iter()
+    .map(|(kind, on, reason, message)| {
+        let status = if on { "True" } else { "False" };
+        let same = before.iter().find(|c| c.kind == kind && c.status == status);
+        NodeCondition {
+            last_heartbeat_time: Some(Time::from(now)),
+            last_transition_time: same.and_then(|c| c.last_transition_time).or(Some(Time::from(now))),
+            reason,
+            message,
+            kind,
+            status: status.into(),
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap_or_default()
+    }
+
+    #[test]
+    fn conditions_stand_in_a_kubelets_order_and_keep_their_transition() {
+        let host = Host { cores: 1, memory: 64 * MIB, storage: 1000 * MIB, ..Host::default() };
+        let plenty = Left { memory: 32 * MIB, storage: 500 * MIB, tasks: 10, max_tasks: 1000 };
+        let first = conditions(&host, &plenty, &[], at(100));
+        let kinds: Vec<&str> = first.iter().map(|c| c.kind.as_str()).collect();
+        assert_eq!(kinds, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
+        assert_eq!(first[3].status, "True");
+        assert!(first[..3].iter().all(|c| c.status == "False"));
+
+        let short = Left { memory: 3 * MIB, ..plenty };
+        let second = conditions(&host, &short, &first, at(200));
+        assert_eq!(second[0].status, "True");
+        assert_eq!(second[0].reason, "KubeletHasInsufficientMemory");
+        assert_eq!(second[0].last_transition_time, Some(Time::from(at(200))));
+        assert_eq!(second[3].last_transition_time, Some(Time::from(at(100))));
+        assert_eq!(second[3].last_heartbeat_time, Some(Time::from(at(200))));
+
+        let blind = conditions(&Host { cores: 0, storage: 0, ..host.clone() }, &plenty, &second, at(300));
+        assert_eq!(
+            (blind[3].status.as_str(), blind[3].message.as_str()),
+            ("False", "missing node capacity for resources: cpu, ephemeral-storage")
+        );
+        let full = Left { storage: 49 * MIB, tasks: 990, ..plenty };
+        let full = conditions(&host, &full, &[], at(300));
+        assert_eq!((full[1].status.as_str(), full[2].status.as_str()), ("True", "True"));
+    }
+}

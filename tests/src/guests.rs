@@ -1,0 +1,97 @@
+//! The guests: real programs, compiled when they are first needed and kept by what they were made of.
+//!
+//! The sources are in tests/guests. What comes out is never committed.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::tools::{root, target, tool};
+
+/// A program of tests/guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guest {
+    /// Rust, a normal `main`: prints `hello 0`, `hello 1`, … once a second.
+    Hello,
+    /// The same as a `cdylib` whose only function is `_start`.
+    HelloCdylib,
+    /// The same in C.
+    HelloC,
+    /// The same in Go.
+    HelloGo,
+    /// C: prints its arguments and `$GREETING`, then exits with the number in its last argument.
+    Exit,
+    /// C: prints a line and traps.
+    Trap,
+}
+
+impl Guest {
+    /// Every guest.
+    pub const ALL: [Guest; 6] =
+        [Guest::Hello, Guest::HelloCdylib, Guest::HelloC, Guest::HelloGo, Guest::Exit, Guest::Trap];
+
+    fn source(self) -> &'static str {
+        match self {
+            Guest::Hello => "hello.rs",
+            Guest::HelloCdylib => "hello_cdylib.rs",
+            Guest::HelloC => "hello.c",
+            Guest::HelloGo => "hello.go",
+            Guest::Exit => "exit.c",
+            Guest::Trap => "trap.c",
+        }
+    }
+
+    /// The compiled module.
+    pub fn wasm(self) -> PathBuf {
+        let source = root().join("tests/guests").join(self.source());
+        let mut hasher = DefaultHasher::new();
+        fs::read(&source)
+            .unwrap_or_else(|e| panic!("cannot read {}: {e}", source.display()))
+            .hash(&mut hasher);
+        let folder = target().join("guests");
+        fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("cannot make {}: {e}", folder.display()));
+        let module = folder.join(format!("{}-{:016x}.wasm", self.source(), hasher.finish()));
+        if !module.exists() {
+            // Tests run at the same time, in several processes: each compiles to a name of its own.
+            let thread = format!("{:?}", std::thread::current().id());
+            let own = module.with_extension(format!(
+                "{}{}.new",
+                std::process::id(),
+                thread.replace(['(', ')'], "")
+            ));
+            run(self.compiler(&source, &own));
+            fs::rename(&own, &module).unwrap_or_else(|e| panic!("cannot rename {}: {e}", own.display()));
+        }
+        module
+    }
+
+    fn compiler(self, source: &Path, module: &Path) -> Command {
+        let mut command;
+        match self {
+            Guest::Hello | Guest::HelloCdylib => {
+                command = Command::new(tool("rustc-wasi"));
+                command.arg("-O");
+            }
+            Guest::HelloC | Guest::Exit | Guest::Trap => {
+                command = Command::new("clang");
+                command.args(["--target=wasm32-wasi", "-O2"]);
+            }
+            Guest::HelloGo => {
+                command = Command::new(tool("go"));
+                command.env("GOOS", "wasip1").env("GOARCH", "wasm");
+                command.args(["build", "-trimpath"]);
+            }
+        }
+        command.arg("-o").arg(module).arg(source);
+        command
+    }
+}
+
+fn run(mut command: Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+}

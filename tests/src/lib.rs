@@ -8,12 +8,14 @@
 //! 2. [`bed::certificates`] and [`bed::control_plane`] fill them with a cluster.
 //! 3. [`registry`] adds registries, [`guests`] compiles what runs, [`agent`] starts the program
 //!    under test, [`kubectl`] talks to the cluster as a user does.
+//! 4. [`cluster`] puts all of it together for the tests of one file.
 //!
 //! Whatever goes wrong ends the test by a panic that says what was attempted; a hook prints the last
 //! lines of every log of the bed after it. `COPEPOD_KEEP=1` keeps the bed's folder.
 
 pub mod agent;
 pub mod bed;
+pub mod cluster;
 pub mod guests;
 pub mod kubectl;
 pub mod registry;
@@ -21,3 +23,4 @@ pub mod tools;
 
 pub use agent::Agent;
 pub use bed::Bed;
+pub use cluster::Cluster;

@@ -73,6 +73,39 @@ impl Bed {
             .expect("the bed's folder is writable");
     }
 
+    /// Puts an image for linux/amd64 into `registry`, a layer with nothing in it, by Distribution's API,
+    /// and gives its reference.
+    #[track_caller]
+    pub fn push_linux_image(&self, registry: &Registry, name: &str, tag: &str) -> String {
+        let script = format!(
+            r#"
+url=https://{host}/v2/{name}
+ask() {{ curl -sSf -u '{user}:{password}' --cacert "$SSL_CERT_FILE" "$@"; }}
+blob() {{
+    digest=sha256:$(sha256sum "$1" | cut -d' ' -f1)
+    upload=$(ask -i -X POST "$url/blobs/uploads/" | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
+    ask -X PUT -H 'Content-Type: application/octet-stream' --data-binary @"$1" "$upload&digest=$digest"
+    echo "{{\"mediaType\":\"$2\",\"digest\":\"$digest\",\"size\":$(stat -c %s "$1")}}"
+}}
+folder=$(mktemp -d)
+head -c 1024 /dev/zero >"$folder/layer.tar"
+layer=$(sha256sum "$folder/layer.tar" | cut -d' ' -f1)
+gzip -n "$folder/layer.tar"
+echo '{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/bin/sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:'$layer'"]}}}}' >"$folder/config"
+config=$(blob "$folder/config" application/vnd.oci.image.config.v1+json)
+layer=$(blob "$folder/layer.tar.gz" application/vnd.oci.image.layer.v1.tar+gzip)
+type=application/vnd.oci.image.manifest.v1+json
+echo "{{\"schemaVersion\":2,\"mediaType\":\"$type\",\"config\":$config,\"layers\":[$layer]}}" >"$folder/manifest"
+ask -X PUT -H "Content-Type: $type" --data-binary @"$folder/manifest" "$url/manifests/{tag}"
+"#,
+            host = registry.host,
+            user = registry.user,
+            password = registry.password
+        );
+        self.shell(&script).expect();
+        registry.image(&format!("{name}:{tag}"))
+    }
+
     fn serve(&self, name: &str, address: &str, extra: &str) {
         let storage = self.folder().join(name);
         fs::create_dir(&storage).unwrap_or_else(|e| panic!("the bed has a {name} already: {e}"));

@@ -98,7 +98,7 @@ impl Bed {
     /// - `PATH` begins with [`Bed::bin`], then the tests' tools;
     /// - `KUBECONFIG` is the administrator's;
     /// - `SSL_CERT_FILE` is the authority of the registries, `DOCKER_CONFIG` is [`Bed::docker_config`];
-    /// - `HOME` is an empty folder.
+    /// - `HOME` is an empty folder, and `COPEPOD_DATA_DIR` one in the bed.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.command_in(program, &self.folder)
     }
@@ -112,6 +112,7 @@ impl Bed {
         command.env_clear();
         command.env("PATH", std::env::join_paths(folders).expect("no folder of the PATH holds a colon"));
         command.env("HOME", self.folder.join("home"));
+        command.env("COPEPOD_DATA_DIR", self.folder.join("data"));
         command.env("KUBECONFIG", self.admin_kubeconfig());
         command.env("SSL_CERT_FILE", self.registry_authority());
         command.env("DOCKER_CONFIG", self.docker_config());

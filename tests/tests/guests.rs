@@ -1,0 +1,48 @@
+//! Programs of three languages print through `kubectl logs`.
+
+use std::{sync::OnceLock, time::Duration};
+
+use tests::{guests::Guest, Cluster};
+
+/// How long a pod may take to have printed three lines; Go's module is compiled for some seconds.
+const PRINTED: Duration = Duration::from_secs(90);
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start)
+}
+
+#[track_caller]
+fn prints(guest: Guest, pod: &str) {
+    let cluster = cluster();
+    cluster.run(pod, "Always", guest, &[]);
+    let lines = cluster.bed.wait_for(&format!("three lines of pod {pod}"), PRINTED, || {
+        let printed = cluster.bed.kubectl(&["logs", pod, "--tail=-1"]);
+        let lines: Vec<String> = printed.stdout.lines().take(3).map(str::to_owned).collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    assert_eq!(lines, ["hello 0", "hello 1", "hello 2"]);
+    let columns = cluster.bed.columns("default", pod).expect("the pod is there");
+    assert_eq!((columns.ready.as_str(), columns.status.as_str(), columns.restarts), ("1/1", "Running", 0));
+    cluster.bed.kubectl(&["delete", "pod", pod]).expect();
+}
+
+#[test]
+fn rust_with_a_main_prints() {
+    prints(Guest::Hello, "rust-main");
+}
+
+#[test]
+fn rust_as_a_cdylib_prints() {
+    prints(Guest::HelloCdylib, "rust-cdylib");
+}
+
+#[test]
+fn c_prints() {
+    prints(Guest::HelloC, "c");
+}
+
+#[test]
+fn go_prints() {
+    prints(Guest::HelloGo, "go");
+}

@@ -56,15 +56,15 @@ impl Guest {
         fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("cannot make {}: {e}", folder.display()));
         let module = folder.join(format!("{}-{:016x}.wasm", self.source(), hasher.finish()));
         if !module.exists() {
-            // Tests run at the same time, in several processes: each compiles to a name of its own.
+            // Tests run at the same time, in several threads and processes, and compilers leave their
+            // own files beside what they make: each compiles in a folder of its own.
             let thread = format!("{:?}", std::thread::current().id());
-            let own = module.with_extension(format!(
-                "{}{}.new",
-                std::process::id(),
-                thread.replace(['(', ')'], "")
-            ));
-            run(self.compiler(&source, &own));
-            fs::rename(&own, &module).unwrap_or_else(|e| panic!("cannot rename {}: {e}", own.display()));
+            let own = folder.join(format!("{}-{}", std::process::id(), thread.replace(['(', ')'], "")));
+            fs::create_dir_all(&own).unwrap_or_else(|e| panic!("cannot make {}: {e}", own.display()));
+            let made = own.join("guest.wasm");
+            run(self.compiler(&source, &made));
+            fs::rename(&made, &module).unwrap_or_else(|e| panic!("cannot rename {}: {e}", made.display()));
+            let _ = fs::remove_dir_all(&own);
         }
         module
     }

@@ -112,7 +112,7 @@ ask -X PUT -H "Content-Type: $type" --data-binary @"$folder/manifest" "$url/mani
         let configuration = format!(
             "version: 0.1
 log:
-  level: info
+  level: error
 storage:
   filesystem:
     rootdirectory: {}

@@ -246,7 +246,7 @@ fn show_logs(folder: &Path) {
     for log in logs {
         let name = log.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
         let lines = if name.starts_with("agent") { AGENT_TAIL } else { OTHER_TAIL };
-        eprintln!("--- {name}, the last {lines} lines ---\n{}", tail(&log, lines));
+        eprintln!("--- {}: {name}, the last {lines} lines ---\n{}", folder.display(), tail(&log, lines));
     }
 }
 

@@ -100,6 +100,8 @@ impl Reader {
     /// What the file system says; the reading is over then.
     pub async fn next(&mut self) -> Option<io::Result<Bytes>> {
         while !self.done {
+            // A long log in the page cache lets the rest of the control thread have its turn.
+            future::yield_now().await;
             match self.step().await {
                 Ok(output) if output.is_empty() => {}
                 Ok(output) => return Some(Ok(output.into())),
@@ -109,8 +111,6 @@ impl Reader {
                     return Some(Err(super::named(&path, "read", error)));
                 }
             }
-            // A long search through cached files lets the rest of the control thread have its turn.
-            future::yield_now().await;
         }
         None
     }

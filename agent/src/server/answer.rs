@@ -1,0 +1,54 @@
+//! Responses.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_lite::{Stream, StreamExt};
+use http::header::{HeaderValue, ALLOW, CONNECTION, CONTENT_TYPE};
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    with(status, PLAIN, Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
+}
+
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
+    with(StatusCode::OK, JSON, body.boxed_unsync())
+}
+
+/// Text whose length is not known: chunked, each piece sent as it comes.
+pub(super) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
+    let frames = pieces.map(|piece| piece.map(http_body::Frame::data));
+    with(StatusCode::OK, PLAIN, StreamBody::new(frames).boxed_unsync())
+}
+
+/// 401, and the end of the connection: a stranger does not keep one.
+pub(super) fn unauthorized() -> Response<Body> {
+    let mut response = text(StatusCode::UNAUTHORIZED, "Unauthorized");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+pub(super) fn not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404: Page Not Found")
+}
+
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn with(status: StatusCode, kind: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

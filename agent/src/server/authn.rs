@@ -1,0 +1,197 @@
+//! Who asks: by client certificate, else by bearer token. There are no anonymous requests.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_io::Timer;
+use async_lock::Semaphore;
+use futures_lite::future;
+use http::header::{HeaderMap, AUTHORIZATION};
+use rustls::pki_types::CertificateDer;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Tag, Tagged};
+use x509_cert::Certificate;
+
+use super::cache::{self, Cache};
+use super::review::{Reviewer, User};
+use super::tls::ClientCa;
+use crate::durable::clock::Now;
+
+/// How long a token that was somebody's is believed without asking again: the kubelet's default
+/// `authentication.webhook.cacheTTL`.
+const TOKEN_TIME: Duration = Duration::from_secs(120);
+/// How long a token that was nobody's is refused without asking again. Shorter than a kubelet's, as a
+/// fresh token may be younger than the API server's own caches.
+const BAD_TOKEN_TIME: Duration = Duration::from_secs(10);
+/// Tokens remembered.
+const MAX_TOKENS: usize = 256;
+/// TokenReviews at one time: strangers with random tokens cannot make more of them.
+const MAX_REVIEWS: usize = 4;
+/// How long a TokenReview may take, waiting for its turn included.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
+/// Everybody who is somebody is in this group.
+const AUTHENTICATED: &str = "system:authenticated";
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
+
+pub(super) struct Authenticator {
+    client_ca: Arc<ClientCa>,
+    reviewer: Arc<dyn Reviewer>,
+    tokens: Mutex<Cache<Option<Arc<User>>>>,
+    reviews: Semaphore,
+}
+
+impl Authenticator {
+    pub fn new(client_ca: Arc<ClientCa>, reviewer: Arc<dyn Reviewer>) -> Authenticator {
+        let tokens = Mutex::new(Cache::new(MAX_TOKENS));
+        Authenticator { client_ca, reviewer, tokens, reviews: Semaphore::new(MAX_REVIEWS) }
+    }
+
+    /// Who asks; nothing when that is not known, for whatever reason (which goes to the agent's log only).
+    pub async fn authenticate(&self, chain: &[CertificateDer<'_>], headers: &HeaderMap) -> Option<Arc<User>> {
+        if !chain.is_empty() {
+            match self.by_certificate(chain) {
+                Ok(user) => return Some(Arc::new(user)),
+                Err(reason) => log::debug!("a client certificate does not count: {reason}"),
+            }
+        }
+        self.by_token(bearer(headers)?).await
+    }
+
+    fn by_certificate(&self, chain: &[CertificateDer<'_>]) -> Result<User, String> {
+        self.client_ca.verify(chain).map_err(|error| error.to_string())?;
+        // Nothing in a certificate is read before somebody has vouched for it.
+        let der = chain.first().ok_or("there is none")?;
+        let certificate = Certificate::from_der(der).map_err(|error| error.to_string())?;
+        subject(&certificate)
+    }
+
+    async fn by_token(&self, token: &str) -> Option<Arc<User>> {
+        let key = cache::key([token]);
+        if let Some(known) = lock(&self.tokens).get(&key, Now::read().mono) {
+            return known;
+        }
+        let review = async {
+            let _turn = self.reviews.acquire().await;
+            self.reviewer.review_token(token).await.map_err(|error| error.to_string())
+        };
+        let late = async {
+            Timer::after(REVIEW_TIMEOUT).await;
+            Err(format!("no answer within {} s", REVIEW_TIMEOUT.as_secs()))
+        };
+        match future::or(review, late).await {
+            Ok(user) => {
+                let user =
+                    user.filter(|user| !user.name.is_empty()).map(|user| Arc::new(authenticated(user)));
+                let time = if user.is_some() { TOKEN_TIME } else { BAD_TOKEN_TIME };
+                lock(&self.tokens).put(key, user.clone(), Now::read().mono, time);
+                user
+            }
+            Err(error) => {
+                log::warn!("a bearer token could not be reviewed, so its request is refused: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// The token of `Authorization: Bearer …`, as Go's server reads it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let token = token.split(' ').next().unwrap_or_default();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// The user that a certificate names: the (last) common name, and every organization as a group.
+fn subject(certificate: &Certificate) -> Result<User, String> {
+    let mut user = User::default();
+    for attribute in certificate.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter()) {
+        let is_name = attribute.oid == COMMON_NAME;
+        if !is_name && attribute.oid != ORGANIZATION {
+            continue;
+        }
+        let text = match attribute.value.tag() {
+            Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => attribute.value.value(),
+            other => return Err(format!("its subject has a {other}, which cannot be read")),
+        };
+        let text = std::str::from_utf8(text).map_err(|_| "its subject is not UTF-8")?.to_owned();
+        if is_name {
+            user.name = text;
+        } else {
+            user.groups.push(text);
+        }
+    }
+    if user.name.is_empty() {
+        return Err("its subject has no common name".to_owned());
+    }
+    Ok(authenticated(user))
+}
+
+fn authenticated(mut user: User) -> User {
+    if !user.groups.iter().any(|group| group == AUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+
+    #[test]
+    fn a_bearer_token_is_read_as_gos_server_reads_it() {
+        for (header, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER abc def", Some("abc")),
+            (" Bearer abc ", Some("abc")),
+            ("Bearer  abc", None),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Basic abc", None),
+            ("abc", None),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+            assert_eq!(bearer(&headers), token, "{header:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_subject_gives_the_name_and_the_groups_or_nothing() {
+        let user = |parts: &[(DnType, DnValue)]| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            parts
+                .iter()
+                .for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), value.clone()));
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            subject(&Certificate::from_der(certificate.der()).unwrap())
+        };
+        let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
+        let printable =
+            DnValue::PrintableString("system:masters".replace(':', "-").as_str().try_into().unwrap());
+        let both = user(&[
+            (DnType::OrganizationName, printable),
+            (DnType::CountryName, utf8("DE")),
+            (DnType::CommonName, utf8("kube-apiserver-kubelet-client")),
+        ]);
+        let expected = User {
+            name: "kube-apiserver-kubelet-client".to_owned(),
+            groups: vec!["system-masters".to_owned(), AUTHENTICATED.to_owned()],
+            ..User::default()
+        };
+        assert_eq!(both, Ok(expected));
+        assert!(user(&[(DnType::OrganizationName, utf8("a"))]).is_err());
+        assert!(user(&[(DnType::CommonName, utf8(""))]).is_err());
+        let bmp = DnValue::BmpString("a".try_into().unwrap());
+        assert!(user(&[(DnType::CommonName, bmp)]).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! One connection: the handshake, then HTTP/1.1 requests, each within its limits.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::future;
+use futures_rustls::server::TlsStream;
+use futures_rustls::TlsAcceptor;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use rustls::pki_types::CertificateDer;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::answer::{self, Body};
+use super::authz::Refused;
+use super::{request, routes, Connection, Server};
+
+/// How long a TLS handshake may take: Go's net/http default for a client's side.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may exist before its first request has been authenticated. A stranger who
+/// sends a byte a minute is gone then.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may wait for the next request, and that request's header take: the kubelet's
+/// IdleTimeout, which is that of Go's client as well.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Bytes of a request's line and headers. The command of an exec is in its line.
+const MAX_HEADER: usize = 32 * 1024;
+/// Headers of a request.
+const MAX_HEADERS: usize = 64;
+/// Bytes that a connection buffers on each side of HTTP, and what TLS holds back for a slow reader.
+const MAX_BUFFER: usize = 32 * 1024;
+const MAX_TLS_BUFFER: usize = 16 * 1024;
+
+/// Serves one connection to its end.
+pub(super) async fn handle(server: Arc<Server>, connection: Connection) {
+    let acceptor = TlsAcceptor::from(server.context.tls.config());
+    let handshake = acceptor.accept_with(connection, |tls| tls.set_buffer_limit(Some(MAX_TLS_BUFFER)));
+    let late = async {
+        Timer::after(HANDSHAKE_TIMEOUT).await;
+        Err(std::io::ErrorKind::TimedOut.into())
+    };
+    match future::or(handshake, late).await {
+        Ok(stream) => requests(server, stream).await,
+        Err(error) => log::debug!("a TLS handshake with a client of the kubelet API failed: {error}"),
+    }
+}
+
+async fn requests(server: Arc<Server>, stream: TlsStream<Connection>) {
+    let (_, tls) = stream.get_ref();
+    let chain: Arc<[CertificateDer<'static>]> = tls.peer_certificates().unwrap_or_default().into();
+    let known = Arc::new(AtomicBool::new(false));
+    let stranger = {
+        let known = known.clone();
+        async move {
+            Timer::after(STRANGER_TIMEOUT).await;
+            if known.load(Ordering::Relaxed) {
+                future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    };
+    let service = service_fn(move |request| {
+        let (server, chain, known) = (server.clone(), chain.clone(), known.clone());
+        async move { Ok::<_, Infallible>(server.answer(request, &chain, &known).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_header_size(MAX_HEADER)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(FuturesIo::new(stream), service);
+    if let Err(error) = future::or(connection, stranger).await {
+        log::debug!("a connection to the kubelet API broke: {error}");
+    }
+}
+
+impl Server {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        chain: &[CertificateDer<'_>],
+        known: &AtomicBool,
+    ) -> Response<Body> {
+        let Some(path) = request::path(request.uri().path()) else {
+            return answer::text(StatusCode::BAD_REQUEST, "400: the path is not percent-encoded UTF-8");
+        };
+        let Some(user) = self.authenticator.authenticate(chain, request.headers()).await else {
+            return answer::unauthorized();
+        };
+        known.store(true, Ordering::Relaxed);
+        match self.authorizer.authorize(&user, request.method(), &path).await {
+            Ok(()) => routes::answer(self, request.method(), &path, request.uri().query()).await,
+            Err(Refused::Forbidden(text)) => answer::text(StatusCode::FORBIDDEN, text),
+            Err(Refused::Unknown(text)) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, text),
+        }
+    }
+}

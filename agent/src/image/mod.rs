@@ -1,52 +1,46 @@
-//! Images: references, registries, credentials, formats and the content-addressed store. All of it blocks: call it on a blocking thread.
+//! Images: references, registries, credentials, formats and the content-addressed store.
+//!
+//! [`pull`] asks the registry that a [`Reference`] names ([`registry`], over [`http`], logged in to as
+//! [`auth`] and [`credentials`] say), finds the module in what it answers ([`manifest`], [`formats`])
+//! and streams it into the [`Store`]; [`push`] stores a module the other way. All of it blocks: call
+//! it on a blocking thread. What it needs in memory (certificate authorities, buffers) is freed when a call returns.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 
-/// An image reference, normalised as Docker does (`docker.io/library/…`, tag `latest`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reference {}
+mod auth;
+mod credentials;
+mod digest;
+mod error;
+mod formats;
+mod http;
+mod location;
+mod manifest;
+mod pull;
+mod reference;
+mod registry;
+#[cfg(test)]
+mod standin;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tls;
 
-/// Why a text is no image reference (waiting reason `InvalidImageName`).
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct ReferenceError;
-
-impl FromStr for Reference {
-    type Err = ReferenceError;
-    fn from_str(_text: &str) -> Result<Reference, ReferenceError> {
-        Ok(Reference {})
-    }
-}
+pub use credentials::Keyring;
+pub use digest::{Digest, DigestError};
+pub use error::{PullCause, PullError, RegistryError};
+pub use formats::Unrunnable;
+pub use pull::{pull, MAX_MODULE};
+pub use reference::{Reference, ReferenceError};
+pub use store::Store;
 
 /// How registries are spoken to.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
-    /// `host[:port]` that may be spoken to over plain http.
+    /// `host[:port]` that may be spoken to over plain http, or over https with any certificate. https is
+    /// tried first, as Docker does. This machine's loopback addresses are always among them.
     pub insecure: Vec<String>,
-    /// Folder with `HOST[:PORT]/ca.crt`, as Docker's and containerd's certs.d.
+    /// Folder with `HOST[:PORT]/*.crt`, as Docker's and containerd's certs.d.
     pub certs_dir: PathBuf,
-}
-
-/// Login data for registries, from imagePullSecrets and files, in the order to be tried.
-#[derive(Clone, Default)]
-pub struct Keyring {}
-
-impl Keyring {
-    /// Adds the content of a `.dockerconfigjson` (`{"auths":…}`).
-    ///
-    /// # Errors
-    /// What is wrong with it, without any secret in the text.
-    pub fn add_docker_config_json(&mut self, _json: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
-    /// Adds the content of a legacy `.dockercfg` (the bare map).
-    ///
-    /// # Errors
-    /// As above.
-    pub fn add_dockercfg(&mut self, _json: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
 }
 
 /// A pulled image, as the store knows it.
@@ -66,46 +60,4 @@ pub struct Image {
     pub cmd: Vec<String>,
     /// Env of an image config (`K=V`).
     pub env: Vec<String>,
-}
-
-/// Why a pull failed.
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct PullError;
-
-/// The content-addressed store. Cheap to clone.
-#[derive(Clone)]
-pub struct Store {}
-
-impl Store {
-    /// Opens (or makes) the store in a folder.
-    ///
-    /// # Errors
-    /// What the file system says, with the path.
-    pub fn open(_folder: &Path) -> std::io::Result<Store> {
-        Ok(Store {})
-    }
-    /// The image that a reference names here, without asking a registry.
-    #[must_use]
-    pub fn find(&self, _reference: &Reference) -> Option<Image> {
-        None
-    }
-    /// Every image: its names (`repo:tag`, `repo@digest`) and size in bytes, for node.status.images.
-    #[must_use]
-    pub fn list(&self) -> Vec<(Vec<String>, u64)> {
-        Vec::new()
-    }
-}
-
-/// Pulls an image into the store. Blocks.
-///
-/// # Errors
-/// Every way a pull can fail; the text says what was asked, of whom, why it failed and what to do.
-pub fn pull(
-    _registries: &Registries,
-    _reference: &Reference,
-    _keyring: &Keyring,
-    _store: &Store,
-) -> Result<Image, PullError> {
-    Err(PullError)
 }

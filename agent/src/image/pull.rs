@@ -1,0 +1,358 @@
+//! Pulls an image: resolves the reference, chooses the manifest and its module layer, and streams the
+//! module into the store.
+
+use std::io::{self, Read};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::credentials::Keyring;
+use super::digest::{Digest, Hasher};
+use super::error::{PullCause, PullError, RegistryError};
+use super::formats::{self, Content, Execution, ImageConfig, MAGIC};
+use super::http::{read_limited, Reply};
+use super::manifest::{self, Descriptor, Document, Manifest};
+use super::reference::Reference;
+use super::registry::{Access, Session};
+use super::store::{Ingest, Record, Store};
+use super::{Image, Registries};
+
+/// Largest manifest or index (distribution-spec: clients and registries should allow 4 MiB).
+const MAX_MANIFEST: usize = 4 << 20;
+/// Largest image config.
+const MAX_CONFIG: usize = 1 << 20;
+/// Largest module: three times the largest interpreters that are shipped as one (CPython 26 MB). It
+/// is compiled from memory, so the boards' own memory ends sooner.
+pub const MAX_MODULE: u64 = 64 << 20;
+/// A module is written and hashed in pieces of this size.
+const CHUNK: usize = 64 << 10;
+/// A whole pull; a 20 MB module over 50 kbit/s takes 54 minutes.
+const LONGEST_PULL: Duration = Duration::from_secs(3600);
+/// Waits before a broken download is taken up again; after as many tries without a byte it has
+/// failed, and the back-off of image pulls takes over.
+const RESUME_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+
+/// Pulls an image into the store. Blocks. A second pull waits for the first, and finds what it left.
+///
+/// # Errors
+/// Every way a pull can fail; the text says what was asked, of whom, why it failed and what to do.
+pub fn pull(
+    registries: &Registries,
+    reference: &Reference,
+    keyring: &Keyring,
+    store: &Store,
+) -> Result<Image, PullError> {
+    let _alone = store.pulling();
+    let failed = |cause| PullError { image: reference.to_string(), cause };
+    let mut session = Session::open(registries, reference, Access::Pull)
+        .map_err(|error| failed(PullCause::Resolve { reference: reference.to_string(), error }))?;
+    let pulled = Pull { reference, store, deadline: Instant::now() + LONGEST_PULL, session: &mut session }
+        .run(keyring);
+    pulled.map_err(|cause| failed(blot(cause, &session)))
+}
+
+/// Takes out of an error what a registry echoed of a secret.
+fn blot(cause: PullCause, session: &Session) -> PullCause {
+    let clean = |text: String| session.blot(text);
+    match cause {
+        PullCause::Resolve { reference, error } => PullCause::Resolve { reference, error: error.map(clean) },
+        PullCause::Fetch { what, error } => PullCause::Fetch { what, error: error.map(clean) },
+        PullCause::Corrupt(text) => PullCause::Corrupt(clean(text)),
+        PullCause::TooLarge(text) => PullCause::TooLarge(clean(text)),
+        PullCause::Malformed(text) => PullCause::Malformed(clean(text)),
+        PullCause::Unrunnable(why) => PullCause::Unrunnable(why),
+        PullCause::Store(error) => PullCause::Store(error),
+    }
+}
+
+struct Pull<'a> {
+    reference: &'a Reference,
+    store: &'a Store,
+    deadline: Instant,
+    session: &'a mut Session,
+}
+
+/// A manifest as it came.
+struct Fetched {
+    digest: Digest,
+    bytes: Vec<u8>,
+    content_type: Option<String>,
+}
+
+impl Pull<'_> {
+    fn run(&mut self, keyring: &Keyring) -> Result<Image, PullCause> {
+        let (top, private) = self.resolve(keyring)?;
+        let manifest = self.choose(&top)?;
+        let (module, execution) = self.contents(&manifest)?;
+        let digest: Digest = module
+            .digest
+            .parse()
+            .map_err(|why| PullCause::Malformed(format!("its manifest names a layer by no digest: {why}")))?;
+        if module.size > MAX_MODULE {
+            return Err(PullCause::TooLarge(format!(
+                "its module has {} bytes, and this node takes at most {MAX_MODULE}",
+                module.size
+            )));
+        }
+        if !self.store.has(&digest, module.size) {
+            self.download(&digest, module.size)?;
+        }
+        self.file(&top.digest, module, execution, private)
+    }
+
+    /// Gets the manifest with each credential that fits, then without any, until one is let in.
+    fn resolve(&mut self, keyring: &Keyring) -> Result<(Fetched, bool), PullCause> {
+        let credentials = keyring.lookup(&self.reference.name());
+        let tried = credentials.len();
+        let mut worst: Option<RegistryError> = None;
+        for credential in credentials.into_iter().map(Some).chain([None]) {
+            let private = credential.is_some();
+            self.session.log_in(credential);
+            match self.session.manifest(&self.reference.target()) {
+                Ok(reply) => {
+                    let fetched = self.take(reply, &self.reference.target(), self.reference.digest())?;
+                    return Ok((fetched, private));
+                }
+                Err(error) if error.depends_on_credential() => {
+                    // "Not found", heard from one who was let in, says more than "denied".
+                    if worst.is_none() || matches!(error, RegistryError::NotFound(_)) {
+                        worst = Some(error);
+                    }
+                }
+                Err(error) => return Err(self.unresolved(error)),
+            }
+        }
+        let error = worst.unwrap_or_else(|| RegistryError::NotFound("not found".to_owned()));
+        let with = match (tried, &error) {
+            (0, RegistryError::Denied(_)) => " (no credentials for it: add an imagePullSecret)".to_owned(),
+            (0, _) => String::new(),
+            (n, _) => format!(" (tried {n} of the pod's credentials, then none)"),
+        };
+        let error = error.map(|text| format!("{text}{with}"));
+        Err(self.unresolved(error))
+    }
+
+    fn unresolved(&self, error: RegistryError) -> PullCause {
+        let error = match error {
+            RegistryError::NotFound(text) => RegistryError::NotFound(format!("{}: {text}", self.reference)),
+            other => other,
+        };
+        PullCause::Resolve { reference: self.reference.to_string(), error }
+    }
+
+    /// Reads a manifest and checks it against the digest that it was asked by, or that the registry says.
+    fn take(&self, reply: Reply, target: &str, wanted: Option<&Digest>) -> Result<Fetched, PullCause> {
+        let header = |name: &str| Some(reply.headers().get(name)?.to_str().ok()?.to_owned());
+        let content_type = header("content-type");
+        let claimed: Option<Digest> = header("docker-content-digest").and_then(|value| value.parse().ok());
+        let bytes = read_limited(reply, MAX_MANIFEST).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => PullCause::TooLarge(format!("its manifest is {error}")),
+            _ => self.unresolved(RegistryError::Unavailable(format!("reading manifest {target}: {error}"))),
+        })?;
+        let digest = match wanted.or(claimed.as_ref()) {
+            Some(expected) if expected.matches(&bytes) => expected.clone(),
+            Some(expected) => {
+                return Err(PullCause::Corrupt(format!(
+                    "the manifest {target} has the digest {}, and should have {expected}",
+                    Digest::of(&bytes)
+                )))
+            }
+            None => Digest::of(&bytes),
+        };
+        Ok(Fetched { digest, bytes, content_type })
+    }
+
+    /// The manifest itself, or the one that an index has for this node.
+    fn choose(&mut self, top: &Fetched) -> Result<Manifest, PullCause> {
+        let list = match read(top)? {
+            Document::Manifest(manifest) => return Ok(manifest),
+            Document::Index(list) => list,
+        };
+        let chosen = manifest::choose(&list).map_err(|no| PullCause::Unrunnable(no.into()))?;
+        let digest: Digest = chosen
+            .digest
+            .parse()
+            .map_err(|why| PullCause::Malformed(format!("its index names a manifest by no digest: {why}")))?;
+        let what = format!("manifest {digest}");
+        let reply = self
+            .session
+            .manifest(&digest.to_string())
+            .map_err(|error| PullCause::Fetch { what: what.clone(), error })?;
+        match read(&self.take(reply, &digest.to_string(), Some(&digest))?)? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => {
+                Err(PullCause::Malformed("its index leads to another index, which is not followed".into()))
+            }
+        }
+    }
+
+    /// The module's layer, and what an image config says of its execution.
+    fn contents<'m>(&mut self, manifest: &'m Manifest) -> Result<(&'m Descriptor, Execution), PullCause> {
+        let content = formats::content(manifest).map_err(PullCause::Unrunnable)?;
+        if !formats::has_image_config(manifest) {
+            if let Content::Module(module) = content {
+                return Ok((module, Execution::default()));
+            }
+        }
+        let config = self.image_config(&manifest.config)?;
+        match content {
+            Content::Module(module) => Ok((module, config.execution())),
+            Content::Packed => Err(PullCause::Unrunnable(config.refusal(manifest))),
+        }
+    }
+
+    fn image_config(&mut self, descriptor: &Descriptor) -> Result<ImageConfig, PullCause> {
+        let digest: Digest = descriptor.digest.parse().map_err(|why| {
+            PullCause::Malformed(format!("its manifest names its config by no digest: {why}"))
+        })?;
+        let what = format!("config {digest}");
+        let fetch = |error| PullCause::Fetch { what: what.clone(), error };
+        let reply = self.session.blob(&digest, 0).map_err(fetch)?;
+        let bytes = read_limited(reply, MAX_CONFIG).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => PullCause::TooLarge(format!("its config is {error}")),
+            _ => fetch(RegistryError::Unavailable(error.to_string())),
+        })?;
+        if !digest.matches(&bytes) {
+            return Err(PullCause::Corrupt(format!("its config has not the digest {digest}")));
+        }
+        ImageConfig::parse(&bytes).map_err(PullCause::Malformed)
+    }
+
+    /// Streams a module into the store, taking it up again where the connection breaks.
+    fn download(&mut self, digest: &Digest, size: u64) -> Result<(), PullCause> {
+        let what = format!("layer {digest}");
+        let mut target = Target {
+            ingest: self.store.ingest(size).map_err(PullCause::Store)?,
+            hasher: Hasher::new(digest.algorithm()),
+            head: Vec::new(),
+            size,
+            deadline: self.deadline,
+        };
+        let mut waits = RESUME_WAITS.iter();
+        loop {
+            let before = target.ingest.written();
+            let broken = match self.session.blob(digest, before) {
+                Ok(reply) => match target.fill(reply)? {
+                    None => break,
+                    Some(why) => RegistryError::Unavailable(why),
+                },
+                Err(error @ RegistryError::Unavailable(_)) => error,
+                Err(error) => return Err(PullCause::Fetch { what, error }),
+            };
+            if target.ingest.written() > before {
+                waits = RESUME_WAITS.iter();
+            }
+            match waits.next() {
+                Some(wait) if Instant::now() < self.deadline => thread::sleep(*wait),
+                _ => return Err(PullCause::Fetch { what, error: broken }),
+            }
+        }
+        formats::check_magic(&target.head).map_err(PullCause::Unrunnable)?;
+        let found = target.hasher.finish();
+        if found != *digest {
+            return Err(PullCause::Corrupt(format!(
+                "the layer has the digest {found}, and should have {digest}"
+            )));
+        }
+        self.store.keep(target.ingest, digest).map_err(PullCause::Store)
+    }
+
+    /// Records what the reference, and the digest behind it, stand for.
+    fn file(
+        &self,
+        manifest: &Digest,
+        module: &Descriptor,
+        execution: Execution,
+        private: bool,
+    ) -> Result<Image, PullCause> {
+        let mut record = Record {
+            reference: self.reference.at(manifest).key(),
+            manifest: manifest.to_string(),
+            module: module.digest.clone(),
+            size: module.size,
+            entrypoint: execution.entrypoint.unwrap_or_default(),
+            cmd: execution.cmd.unwrap_or_default(),
+            env: execution.env.unwrap_or_default(),
+            private,
+        };
+        self.store.file(&record).map_err(PullCause::Store)?;
+        record.reference = self.reference.key();
+        self.store.file(&record).map_err(PullCause::Store)?;
+        self.store.find(self.reference).ok_or_else(|| {
+            PullCause::Store(io::Error::new(io::ErrorKind::NotFound, "what was just stored is gone again"))
+        })
+    }
+}
+
+fn read(fetched: &Fetched) -> Result<Document, PullCause> {
+    manifest::parse(&fetched.bytes, fetched.content_type.as_deref()).map_err(PullCause::Malformed)
+}
+
+/// A module on its way to the disk.
+struct Target {
+    ingest: Ingest,
+    hasher: Hasher,
+    /// The first [`MAGIC`] bytes.
+    head: Vec<u8>,
+    size: u64,
+    deadline: Instant,
+}
+
+impl Target {
+    /// Takes in an answer. None when all is there, else why it broke off.
+    fn fill(&mut self, reply: Reply) -> Result<Option<String>, PullCause> {
+        if !self.continues(&reply) {
+            self.restart()?;
+        }
+        let mut reader = reply.into_body().into_with_config().limit(u64::MAX).reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if Instant::now() >= self.deadline {
+                return Ok(Some(format!("not done after {} minutes", LONGEST_PULL.as_secs() / 60)));
+            }
+            match reader.read(&mut chunk) {
+                Ok(0) if self.ingest.written() == self.size => return Ok(None),
+                Ok(0) => {
+                    return Ok(Some(format!("ended after {} of {} bytes", self.ingest.written(), self.size)))
+                }
+                Ok(read) => self.append(chunk.get(..read).unwrap_or_default())?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Some(error.to_string())),
+            }
+        }
+    }
+
+    /// Whether an answer goes on where the file ends: 206 with that very start.
+    fn continues(&self, reply: &Reply) -> bool {
+        let range = reply.headers().get("content-range").and_then(|value| value.to_str().ok());
+        let start =
+            range.and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
+        reply.status() == 206 && start == Some(self.ingest.written())
+    }
+
+    fn restart(&mut self) -> Result<(), PullCause> {
+        if self.ingest.written() > 0 {
+            self.ingest.restart().map_err(PullCause::Store)?;
+            self.hasher = Hasher::new(self.hasher.algorithm());
+            self.head.clear();
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, data: &[u8]) -> Result<(), PullCause> {
+        if data.len() as u64 > self.size.saturating_sub(self.ingest.written()) {
+            return Err(PullCause::Corrupt(format!(
+                "the layer is longer than the {} bytes it should have",
+                self.size
+            )));
+        }
+        if self.head.len() < MAGIC {
+            self.head.extend(data.iter().take(MAGIC.saturating_sub(self.head.len())));
+            if self.head.len() == MAGIC {
+                // Now, and not after twenty megabytes.
+                formats::check_magic(&self.head).map_err(PullCause::Unrunnable)?;
+            }
+        }
+        self.hasher.update(data);
+        self.ingest.append(data).map_err(PullCause::Store)
+    }
+}

@@ -1,0 +1,429 @@
+//! The content-addressed store of modules, and the record of which reference names which.
+//!
+//! ```text
+//! blobs/sha256/<hex>   modules, whole or absent
+//! refs/<hex>.json      one record a name, filed under the SHA-256 of the name
+//! ingest/              what is still being written; emptied when the store is opened
+//! ```
+//!
+//! A record whose blob is missing or has another size counts as absent: the image is pulled again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Algorithm, Digest};
+use super::reference::Reference;
+use super::Image;
+use crate::durable;
+
+/// Longest record read or written; entrypoint, cmd and env of an image config are most of it.
+const MAX_RECORD: u64 = 256 << 10;
+/// Names looked at by [`Store::list`]: far above the 110 pods of a node, and a bound all the same.
+const MAX_RECORDS: usize = 10_000;
+/// Room left on the file system beside a module that is written, for logs and checkpoints.
+const SPARE_ROOM: u64 = 4 << 20;
+
+/// The content-addressed store. Cheap to clone. One process at a time may have it open.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    /// Held by the one pull that runs.
+    pulling: Mutex<()>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// `registry/repository:tag` or `registry/repository@digest`.
+    pub(super) reference: String,
+    /// Digest of the manifest (or index) that the name led to.
+    pub(super) manifest: String,
+    /// Digest of the module.
+    pub(super) module: String,
+    /// Bytes of the module.
+    pub(super) size: u64,
+    /// Of an image config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) entrypoint: Vec<String>,
+    /// Of an image config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) cmd: Vec<String>,
+    /// Of an image config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) env: Vec<String>,
+    /// Pulled with a credential: not for a pod that has none.
+    #[serde(default)]
+    pub(super) private: bool,
+}
+
+impl Store {
+    /// Opens (or makes) the store in a folder, and removes what a crash left half written.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn open(folder: &Path) -> io::Result<Store> {
+        let store = Store { inner: Arc::new(Inner { root: folder.to_path_buf(), pulling: Mutex::new(()) }) };
+        for algorithm in Algorithm::ALL {
+            make_folder(&store.blobs(algorithm))?;
+        }
+        for folder in [store.refs(), store.ingest_folder()] {
+            make_folder(&folder)?;
+        }
+        sweep(&store.ingest_folder(), |_| true)?;
+        sweep(&store.refs(), |name| name.ends_with(".tmp"))?;
+        Ok(store)
+    }
+
+    /// The image that a reference names here, without asking a registry.
+    #[must_use]
+    pub fn find(&self, reference: &Reference) -> Option<Image> {
+        let record = self.record(reference)?;
+        let digest: Digest = record.module.parse().ok()?;
+        Some(Image {
+            id: format!("{}@{}", reference.name(), record.manifest),
+            module_digest: record.module,
+            module: self.blob(&digest),
+            size: record.size,
+            entrypoint: record.entrypoint,
+            cmd: record.cmd,
+            env: record.env,
+        })
+    }
+
+    /// Whether the image that a reference names here was pulled with a credential, so that a pod
+    /// without one must not simply be given it (`KubeletEnsureSecretPulledImages`).
+    #[must_use]
+    pub fn is_private(&self, reference: &Reference) -> bool {
+        self.record(reference).is_some_and(|record| record.private)
+    }
+
+    /// Every image: its names (`repo@digest` before `repo:tag`) and size in bytes, for
+    /// node.status.images; the largest first, as a kubelet lists them.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Vec<String>, u64)> {
+        let mut images: BTreeMap<String, (Vec<String>, u64)> = BTreeMap::new();
+        let Ok(entries) = fs::read_dir(self.refs()) else { return Vec::new() };
+        for entry in entries.flatten().take(MAX_RECORDS) {
+            let Some(record) = read_record(&entry.path()).filter(|r| self.is_whole(r)) else { continue };
+            let image = images.entry(record.manifest).or_insert_with(|| (Vec::new(), record.size));
+            image.0.push(record.reference);
+        }
+        let mut list: Vec<_> = images.into_values().collect();
+        for (names, _) in &mut list {
+            names.sort_by_key(|name| (!name.contains('@'), name.clone()));
+        }
+        list.sort_by_key(|(names, size)| (std::cmp::Reverse(*size), names.first().cloned()));
+        list
+    }
+
+    /// Waits until no other pull runs, and keeps others out.
+    pub(super) fn pulling(&self) -> MutexGuard<'_, ()> {
+        self.inner.pulling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a blob of this size is here.
+    pub(super) fn has(&self, digest: &Digest, size: u64) -> bool {
+        fs::metadata(self.blob(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Path of a blob, here or not.
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs(digest.algorithm()).join(digest.hex())
+    }
+
+    /// Begins to write a blob of `size` bytes.
+    pub(super) fn ingest(&self, size: u64) -> io::Result<Ingest> {
+        let room = rustix::fs::statvfs(&self.inner.root)?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < size.saturating_add(SPARE_ROOM) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!(
+                    "{} has {free} bytes free, and the module needs {size} and {SPARE_ROOM} to spare",
+                    self.inner.root.display()
+                ),
+            ));
+        }
+        let path = self.ingest_folder().join(format!("{:016x}", fastrand::u64(..)));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| at(&path, e))?;
+        Ok(Ingest { file, path, written: 0, kept: false })
+    }
+
+    /// Puts a written blob in its place, synced. Its digest has been checked by the caller.
+    pub(super) fn keep(&self, mut ingest: Ingest, digest: &Digest) -> io::Result<()> {
+        let place = self.blob(digest);
+        ingest.file.sync_all().map_err(|e| at(&ingest.path, e))?;
+        fs::rename(&ingest.path, &place).map_err(|e| at(&place, e))?;
+        ingest.kept = true;
+        sync_folder(&self.blobs(digest.algorithm()))
+    }
+
+    /// Files a record under its name, replacing what the name stood for.
+    pub(super) fn file(&self, record: &Record) -> io::Result<()> {
+        let data = serde_json::to_vec(record)?;
+        if data.len() as u64 > MAX_RECORD {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("entrypoint, cmd and env of its image config are longer than {MAX_RECORD} bytes"),
+            ));
+        }
+        let path = self.record_path(&record.reference);
+        // Written only when it says something new: a pull of what is here costs no flash.
+        if read_record(&path).as_ref() == Some(record) {
+            return Ok(());
+        }
+        durable::write_atomic(&path, &data, 0o600).map_err(|e| at(&path, e))
+    }
+
+    fn record(&self, reference: &Reference) -> Option<Record> {
+        let key = reference.key();
+        read_record(&self.record_path(&key)).filter(|r| r.reference == key && self.is_whole(r))
+    }
+
+    fn is_whole(&self, record: &Record) -> bool {
+        record.module.parse().is_ok_and(|digest| self.has(&digest, record.size))
+    }
+
+    fn record_path(&self, key: &str) -> PathBuf {
+        self.refs().join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
+    }
+
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.inner.root.join("blobs").join(algorithm.name())
+    }
+
+    fn refs(&self) -> PathBuf {
+        self.inner.root.join("refs")
+    }
+
+    fn ingest_folder(&self) -> PathBuf {
+        self.inner.root.join("ingest")
+    }
+}
+
+/// A blob while it is written. Dropping it removes the file.
+pub(super) struct Ingest {
+    file: File,
+    path: PathBuf,
+    written: u64,
+    kept: bool,
+}
+
+impl Ingest {
+    /// Bytes written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends.
+    pub(super) fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.file.write_all(data).map_err(|e| at(&self.path, e))?;
+        self.written = self.written.saturating_add(data.len() as u64);
+        Ok(())
+    }
+
+    /// Begins again from nothing.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|e| at(&self.path, e))?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn read_record(path: &Path) -> Option<Record> {
+    let mut data = Vec::new();
+    File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut data).ok()?;
+    serde_json::from_slice(&data).ok()
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    durable::ensure_private_dir(path).map_err(|e| at(path, e))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| at(path, e))
+}
+
+/// Removes the files of a folder whose names `doomed` picks.
+fn sweep(folder: &Path, doomed: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(folder).map_err(|e| at(folder, e))? {
+        let entry = entry.map_err(|e| at(folder, e))?;
+        if doomed(&entry.file_name().to_string_lossy()) {
+            durable::remove_if_exists(&entry.path()).map_err(|e| at(&entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            Folder(std::env::temp_dir().join(format!("copepod-store-{:x}", fastrand::u64(..))))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn put(store: &Store, reference: &str, module: &[u8], private: bool) -> Reference {
+        let digest = Digest::of(module);
+        let mut ingest = store.ingest(module.len() as u64).unwrap();
+        ingest.append(module).unwrap();
+        store.keep(ingest, &digest).unwrap();
+        let reference: Reference = reference.parse().unwrap();
+        let manifest = Digest::of(b"manifest of").to_string();
+        for key in [reference.key(), format!("{}@{manifest}", reference.name())] {
+            store
+                .file(&Record {
+                    reference: key,
+                    manifest: manifest.clone(),
+                    module: digest.to_string(),
+                    size: module.len() as u64,
+                    entrypoint: vec!["/a".into()],
+                    cmd: Vec::new(),
+                    env: Vec::new(),
+                    private,
+                })
+                .unwrap();
+        }
+        reference
+    }
+
+    #[test]
+    fn finds_by_tag_and_by_digest_after_being_opened_again() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let tag = put(&store, "r.io/a:1", b"module", true);
+        let digest = tag.at(&Digest::of(b"manifest of"));
+        drop(store);
+        let store = Store::open(&folder.0).unwrap();
+        for reference in [&tag, &digest] {
+            let image = store.find(reference).unwrap();
+            assert_eq!(fs::read(&image.module).unwrap(), b"module");
+            assert_eq!(image.id, format!("r.io/a@{}", Digest::of(b"manifest of")));
+            assert_eq!((image.size, image.entrypoint.as_slice()), (6, ["/a".to_owned()].as_slice()));
+            assert!(store.is_private(reference));
+        }
+        assert!(store.find(&"r.io/a:2".parse().unwrap()).is_none());
+        assert!(store.find(&"s.io/a:1".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn lists_one_image_with_all_its_names_the_largest_first() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        put(&store, "r.io/a:1", b"module", false);
+        put(&store, "r.io/a:2", b"module", false);
+        let by_digest = format!("r.io/a@{}", Digest::of(b"manifest of"));
+        assert_eq!(store.list(), [(vec![by_digest, "r.io/a:1".into(), "r.io/a:2".into()], 6)]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_when_opened() {
+        let folder = Folder::new();
+        drop(Store::open(&folder.0).unwrap());
+        fs::write(folder.0.join("ingest/0123"), b"half").unwrap();
+        fs::write(folder.0.join("refs/.x.json.1.tmp"), b"half").unwrap();
+        drop(Store::open(&folder.0).unwrap());
+        assert_eq!(fs::read_dir(folder.0.join("ingest")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(folder.0.join("refs")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_unfinished_blob_leaves_nothing() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let mut ingest = store.ingest(6).unwrap();
+        ingest.append(b"mod").unwrap();
+        assert_eq!(ingest.written(), 3);
+        drop(ingest);
+        assert_eq!(fs::read_dir(folder.0.join("ingest")).unwrap().count(), 0);
+        assert!(!store.has(&Digest::of(b"mod"), 3));
+    }
+
+    #[test]
+    fn a_damaged_blob_or_record_counts_as_absent() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let reference = put(&store, "r.io/a:1", b"module", false);
+        let blob = store.find(&reference).unwrap().module;
+        fs::write(&blob, b"modul").unwrap();
+        assert!(store.find(&reference).is_none());
+        assert!(store.list().is_empty());
+        fs::remove_file(&blob).unwrap();
+        fs::create_dir(&blob).unwrap();
+        assert!(store.find(&reference).is_none());
+        fs::remove_dir(&blob).unwrap();
+
+        put(&store, "r.io/a:1", b"module", false);
+        let record = store.record_path(&reference.key());
+        for damage in ["", "{", "[]", r#"{"reference":"r.io/a:1","manifest":"x","module":"../x","size":1}"#] {
+            fs::write(&record, damage).unwrap();
+            assert!(store.find(&reference).is_none(), "{damage}");
+        }
+        // A record that stands under another's name is not believed.
+        fs::copy(store.record_path("r.io/a:1"), &record).unwrap();
+        put(&store, "r.io/b:1", b"module", false);
+        fs::copy(store.record_path("r.io/b:1"), &record).unwrap();
+        assert!(store.find(&reference).is_none());
+    }
+
+    #[test]
+    fn a_module_that_the_disk_cannot_hold_is_refused_before_it_is_written() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let error = store.ingest(u64::MAX / 2).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn filing_what_is_already_filed_writes_nothing() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let reference = put(&store, "r.io/a:1", b"module", false);
+        let inode = || fs::metadata(store.record_path(&reference.key())).unwrap().ino();
+        let before = inode();
+        put(&store, "r.io/a:1", b"module", false);
+        assert_eq!(inode(), before);
+        put(&store, "r.io/a:1", b"other module", false);
+        assert_eq!(store.find(&reference).unwrap().size, 12);
+    }
+}

@@ -30,11 +30,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything.
     pub fn start() -> Cluster {
+        Cluster::start_with(&[])
+    }
+
+    /// Starts everything, the agent with further arguments.
+    pub fn start_with(arguments: &[&str]) -> Cluster {
         let bed = Bed::start();
         let registry = bed.registry_tls();
         let plain = bed.registry_plain();
         bed.pull_secret(PULL_SECRET, &registry, &registry.password);
-        let agent = Agent::join(&bed, &["--insecure-registries", &plain.host]);
+        let mut all = vec!["--insecure-registries", &plain.host];
+        all.extend(arguments);
+        let agent = Agent::join(&bed, &all);
         agent.ready(&bed);
         Cluster { agent, registry, plain, pushed: Mutex::default(), bed }
     }

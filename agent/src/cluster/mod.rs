@@ -17,6 +17,7 @@ pub mod events;
 pub mod kubeconfig;
 pub mod lease;
 pub mod registration;
+pub mod reviews;
 pub mod serving;
 pub mod transport;
 pub mod watch;

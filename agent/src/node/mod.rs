@@ -2,23 +2,23 @@
 
 pub mod heartbeat;
 pub mod host;
+mod kubelet_api;
 pub mod object;
 mod signals;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_lite::FutureExt;
 
 use crate::cluster::bootstrap::{join, JoinError, Joining};
 use crate::cluster::certificates::{CertificateError, CertificateFolder};
 use crate::cluster::events::Recorder;
-use crate::cluster::kubeconfig::Kubeconfig;
 use crate::cluster::registration::register;
-use crate::cluster::serving::Serving;
 use crate::cluster::{ApiError, Client};
 use crate::config::{AgentConfig, VERSION};
 use crate::image::Store;
+use crate::log::Logs;
 use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
@@ -49,6 +49,9 @@ pub enum NodeError {
     /// The cluster cannot be joined.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The kubelet API cannot be offered.
+    #[error("the kubelet API: {0}")]
+    KubeletApi(String),
     /// The node's own address is not known.
     #[error("{0}; set --node-ip")]
     NoAddress(String),
@@ -75,7 +78,9 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// What runs until the node ends.
 struct Running {
+    /// Dropping one of them cancels it.
     _tasks: Vec<control::Task<()>>,
 }
 
@@ -83,13 +88,18 @@ impl Running {
     async fn stop(self) {}
 }
 
+/// Starts the rooms, in the order in which they need each other.
 async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
-    durable::ensure_private_dir(&config.data_dir)
-        .map_err(|source| NodeError::File { path: config.data_dir.clone(), source })?;
-    let folder = CertificateFolder::open(config.data_dir.join("pki"))?;
-    let images = config.data_dir.join("images");
-    let store = Store::open(&images).map_err(|source| NodeError::File { path: images, source })?;
-    let host = Host::read(&config.data_dir);
+    let data = &config.data_dir;
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| NodeError::File { path, source }
+    };
+    durable::ensure_private_dir(data).map_err(file(data))?;
+    let folder = CertificateFolder::open(data.join("pki"))?;
+    let images = data.join("images");
+    let store = Store::open(&images).map_err(file(&images))?;
+    let host = Host::read(data);
 
     let (client, kubeconfig) = join(&Joining {
         node: &config.node_name,
@@ -99,6 +109,8 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     })
     .await?;
     let address = own_address(config, &client).await?;
+    let logs = Logs::new(data.join("logs"));
+    let api = kubelet_api::KubeletApi::start(config, address, &client, logs.clone())?;
     let node = object::node(config, &host, address);
     let registered = register(&client, &node).await;
     let recorder = Recorder::start(client.clone(), &config.node_name);
@@ -107,17 +119,13 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
         node,
         registered,
         host,
-        data_dir: config.data_dir.clone(),
+        data_dir: data.clone(),
         store: store.clone(),
         recorder: recorder.clone(),
     };
-    let serving = Serving { node: config.node_name.clone(), addresses: vec![address] };
-    let _ = kubeconfig;
     let tasks = vec![
         control::spawn(heartbeat.run()),
-        control::spawn(async move {
-            serving.certificate(&client, &folder).await;
-        }),
+        control::spawn(api.keep_certificates(client, folder, kubeconfig)),
     ];
     Ok(Running { _tasks: tasks })
 }

@@ -1,0 +1,293 @@
+//! What the agent costs: `cargo bench -p tests --bench footprint`.
+//!
+//! The static build that is shipped and the plain one, one after the other, each as a node of a cluster
+//! of its own. Prints one table beside the budgets, and fails if the static build is past one of them;
+//! times are only printed. `-- --quick` watches the idle node for one minute in place of ten; `-- --plain`
+//! leaves the static build out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{json, Value};
+use tests::{
+    cluster::{pod, pod_spec},
+    guests::Guest,
+    tools, Cluster,
+};
+
+/// The target that is shipped for machines like this one.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+/// Bytes of the binary as shipped.
+const BINARY_BUDGET: u64 = 6 * 1024 * 1024;
+/// KiB resident, registered, no pods.
+const IDLE_BUDGET: u64 = 5 * 1024;
+/// KiB of each further pod of the same module.
+const POD_BUDGET: u64 = 64;
+/// Threads beyond the cores.
+const THREADS_BUDGET: u64 = 4;
+/// Bytes to and from the API server in an idle hour.
+const TRAFFIC_BUDGET: u64 = 250_000;
+/// After this long a node that has registered is idle: its certificate is there, its first status sent.
+const SETTLE: Duration = Duration::from_secs(62);
+/// How long CPU is counted.
+const CPU_WINDOW: Duration = Duration::from_secs(20);
+/// How long pods may take to run, or to go.
+const PODS_LIMIT: &str = "--timeout=300s";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
+    let idle = if given("--quick") { Duration::from_secs(60) } else { Duration::from_secs(600) };
+    let mut reports = Vec::new();
+    if !given("--plain") {
+        reports.push(measure("static", &build_static(), idle));
+    }
+    reports.push(measure("plain", &build_plain(), idle));
+    print_table(&reports);
+    let past: Vec<String> = match reports.first() {
+        Some(shipped) if shipped.name == "static" => shipped.past_budget(),
+        _ => Vec::new(),
+    };
+    for line in &past {
+        eprintln!("past its budget: {line}");
+    }
+    if past.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn build_static() -> PathBuf {
+    let script = tools::root().join("cross/build");
+    let output = Command::new(&script)
+        .arg(STATIC_TARGET)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
+    assert!(output.status.success(), "{} {STATIC_TARGET} failed", script.display());
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+fn build_plain() -> PathBuf {
+    let done = Command::new("cargo")
+        .args(["build", "--release", "--package", "copepod"])
+        .current_dir(tools::root())
+        .status()
+        .unwrap_or_else(|e| panic!("cannot run cargo: {e}"));
+    assert!(done.success(), "cargo build --release failed");
+    tools::target().join("release/copepod")
+}
+
+/// What the kernel says of a process's memory, in KiB, and its threads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    resident: u64,
+    anonymous: u64,
+    file: u64,
+    threads: u64,
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    name: &'static str,
+    binary: u64,
+    idle: Memory,
+    /// Pods, and what they made of it.
+    pods: Vec<(u64, Memory)>,
+    cpu_per_mille: u64,
+    one_running: Duration,
+    fifty_running: Duration,
+    traffic_per_hour: (u64, u64),
+    idle_writes: u64,
+}
+
+impl Report {
+    fn per_pod(&self) -> u64 {
+        match (self.pods.first(), self.pods.last()) {
+            (Some((few, first)), Some((many, last))) if many > few => {
+                last.resident.saturating_sub(first.resident) / (many - few)
+            }
+            _ => 0,
+        }
+    }
+
+    fn threads(&self) -> u64 {
+        self.pods.iter().map(|(_, memory)| memory.threads).chain([self.idle.threads]).max().unwrap_or(0)
+    }
+
+    fn past_budget(&self) -> Vec<String> {
+        let traffic = self.traffic_per_hour.0 + self.traffic_per_hour.1;
+        [
+            ("binary, bytes", self.binary, BINARY_BUDGET),
+            ("resident when idle, KiB", self.idle.resident, IDLE_BUDGET),
+            ("each further pod, KiB", self.per_pod(), POD_BUDGET),
+            ("threads", self.threads(), cores() + THREADS_BUDGET),
+            ("API traffic in an idle hour, bytes", traffic, TRAFFIC_BUDGET),
+            ("written to disk when idle, bytes", self.idle_writes, 0),
+        ]
+        .into_iter()
+        .filter(|(_, is, budget)| is > budget)
+        .map(|(what, is, budget)| format!("{what}: {is}, budget {budget}"))
+        .collect()
+    }
+}
+
+fn cores() -> u64 {
+    thread::available_parallelism().map_or(1, |n| n.get() as u64)
+}
+
+fn measure(name: &'static str, binary: &Path, idle: Duration) -> Report {
+    eprintln!("measuring the {name} build, {}", binary.display());
+    std::env::set_var("COPEPOD_BIN", binary);
+    let cluster = Cluster::start_with(&["--max-pods", "1000"]);
+    let pid = cluster.agent.pid();
+    let mut report = Report {
+        name,
+        binary: fs::metadata(binary).map(|file| file.len()).unwrap_or_default(),
+        ..Report::default()
+    };
+
+    thread::sleep(SETTLE);
+    report.idle = memory(pid);
+    let (before, written) = (traffic(&cluster), written(pid));
+    thread::sleep(idle);
+    let after = traffic(&cluster);
+    let hourly = |bytes: u64| bytes * 3600 / idle.as_secs();
+    report.traffic_per_hour =
+        (hourly(after.0.saturating_sub(before.0)), hourly(after.1.saturating_sub(before.1)));
+    report.idle_writes = crate::written(pid).saturating_sub(written);
+
+    // The image is in the store before anything is timed: what is timed is the agent.
+    let image = cluster.image(Guest::Hello);
+    apply(&cluster, "warm", &image, 1);
+    report.one_running = apply(&cluster, "one", &image, 1);
+    cluster.bed.kubectl(&["delete", "pod", "warm-0", PODS_LIMIT]).expect();
+    settle(&mut report, pid, 1);
+    report.fifty_running = apply(&cluster, "fifty", &image, 49);
+    settle(&mut report, pid, 50);
+    let busy = cpu_time(pid);
+    thread::sleep(CPU_WINDOW);
+    report.cpu_per_mille =
+        ((cpu_time(pid) - busy).as_secs_f64() / CPU_WINDOW.as_secs_f64() * 1000.0).round() as u64;
+    apply(&cluster, "more", &image, 150);
+    settle(&mut report, pid, 200);
+    report
+}
+
+fn settle(report: &mut Report, pid: u32, pods: u64) {
+    thread::sleep(Duration::from_secs(5));
+    report.pods.push((pods, memory(pid)));
+}
+
+/// Makes pods and waits until all run; how long that took.
+fn apply(cluster: &Cluster, name: &str, image: &str, count: usize) -> Duration {
+    let pods: Vec<Value> = (0..count)
+        .map(|n| {
+            let mut pod = pod(&format!("{name}-{n}"), pod_spec("Always", image, &[]));
+            pod["metadata"]["labels"] = json!({"set": name});
+            pod
+        })
+        .collect();
+    let began = Instant::now();
+    cluster.bed.apply_value(&json!({"apiVersion": "v1", "kind": "List", "items": pods}));
+    let set = format!("set={name}");
+    let running = "--for=jsonpath={.status.phase}=Running";
+    cluster.bed.kubectl(&["wait", running, "pod", "-l", &set, PODS_LIMIT]).expect();
+    began.elapsed()
+}
+
+fn status_field(pid: u32, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("/proc/{pid}/status has no {field}: has the agent ended?"))
+}
+
+fn memory(pid: u32) -> Memory {
+    Memory {
+        resident: status_field(pid, "VmRSS"),
+        anonymous: status_field(pid, "RssAnon"),
+        file: status_field(pid, "RssFile"),
+        threads: status_field(pid, "Threads"),
+    }
+}
+
+/// Bytes that the process has caused to be written to a disk.
+fn written(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok())
+        .unwrap_or_else(|| panic!("/proc/{pid}/io says nothing of write_bytes"))
+}
+
+fn cpu_time(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // utime and stime are the 14th and 15th field; the second may hold blanks but ends with `)`.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Bytes of TCP payload to and from the API server, on the agent's connections of this moment.
+fn traffic(cluster: &Cluster) -> (u64, u64) {
+    let output = cluster.bed.shell("ss -tnpiHO state established dport = :6443").expect();
+    let (mut to, mut from) = (0, 0);
+    for line in output.lines().filter(|line| line.contains("copepod")) {
+        let field = |name: &str| -> u64 {
+            line.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse().ok()).unwrap_or(0)
+        };
+        to += field("bytes_sent:");
+        from += field("bytes_received:");
+    }
+    assert!(to > 0 && from > 0, "the agent has no connection to the API server:\n{output}");
+    (to, from)
+}
+
+fn print_table(reports: &[Report]) {
+    let mut rows: Vec<(String, String, Vec<String>)> = Vec::new();
+    let mut row = |what: String, budget: String, figure: &dyn Fn(&Report) -> String| {
+        rows.push((what, budget, reports.iter().map(figure).collect()));
+    };
+    row("binary, bytes".into(), BINARY_BUDGET.to_string(), &|r| r.binary.to_string());
+    let show = |m: &Memory| format!("{} = {} + {}", m.resident, m.anonymous, m.file);
+    row("resident, idle, KiB (anonymous + file)".into(), IDLE_BUDGET.to_string(), &|r| show(&r.idle));
+    let counts: Vec<u64> =
+        reports.first().map(|r| r.pods.iter().map(|(n, _)| *n).collect()).unwrap_or_default();
+    for (at, count) in counts.iter().enumerate() {
+        row(format!("resident, {count} pod(s), KiB"), String::new(), &|r| {
+            r.pods.get(at).map(|(_, memory)| show(memory)).unwrap_or_default()
+        });
+    }
+    row("each further pod, KiB".into(), POD_BUDGET.to_string(), &|r| r.per_pod().to_string());
+    row("threads, at most".into(), (cores() + THREADS_BUDGET).to_string(), &|r| r.threads().to_string());
+    row("API traffic in an idle hour, bytes (up + down)".into(), TRAFFIC_BUDGET.to_string(), &|r| {
+        let (up, down) = r.traffic_per_hour;
+        format!("{} = {up} + {down}", up + down)
+    });
+    row("written to disk when idle, bytes".into(), "0".into(), &|r| r.idle_writes.to_string());
+    row("CPU, 50 pods that print each second, ‰ of a core".into(), String::new(), &|r| {
+        r.cpu_per_mille.to_string()
+    });
+    row("apply to Running, one pod, ms".into(), String::new(), &|r| r.one_running.as_millis().to_string());
+    row("apply to Running, 49 pods, ms".into(), String::new(), &|r| r.fifty_running.as_millis().to_string());
+
+    println!("\npages of {} bytes, {} cores", rustix::param::page_size(), cores());
+    print!("{:<50} {:>10}", "", "budget");
+    for report in reports {
+        print!(" {:>24}", report.name);
+    }
+    println!();
+    for (what, budget, figures) in rows {
+        print!("{what:<50} {budget:>10}");
+        for figure in figures {
+            print!(" {figure:>24}");
+        }
+        println!();
+    }
+}

@@ -28,6 +28,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod durable;
+mod error_chain;
 pub mod image;
 pub mod log;
 pub mod node;
@@ -36,3 +37,5 @@ pub mod runtime;
 pub mod server;
 pub mod supervisor;
 pub mod volume;
+
+pub use error_chain::error_chain;

@@ -226,7 +226,7 @@ impl Client {
         let what = call.what();
         let broken = |error: hyper::Error| ApiError::Broken {
             what: what.clone(),
-            problem: crate::cluster::chain(&error),
+            problem: crate::error_chain(&error),
         };
         let mut tries = 0;
         let (answer, number) = loop {

@@ -260,7 +260,7 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(crate::cluster::chain(&error)),
+                Some(Err(error)) => return Err(crate::error_chain(&error)),
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.held.extend_from_slice(data);

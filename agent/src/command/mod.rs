@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bootstrap;
 mod logging;
+pub mod push;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -36,9 +37,10 @@ struct Command {
     run: fn(&Values) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 2] = [
+const COMMANDS: [Command; 3] = [
     Command { word: "", line: &crate::config::agent::COMMAND, run: agent::run },
     Command { word: "bootstrap", line: &bootstrap::COMMAND, run: bootstrap::run },
+    Command { word: "push", line: &push::COMMAND, run: push::run },
 ];
 
 /// Runs the command that the arguments (without the program's name) ask for.

@@ -236,7 +236,11 @@ impl Key {
         self.port == image.port
             && self.labels.len() == image.labels.len()
             && image.path.starts_with(&self.path)
-            && self.labels.iter().zip(&image.labels).all(|(glob, label)| glob_fits(glob, label))
+            && self
+                .labels
+                .iter()
+                .zip(&image.labels)
+                .all(|(glob, label)| glob == label || glob_fits(glob, label))
     }
 
     /// The key as it may be printed.

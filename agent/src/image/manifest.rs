@@ -126,7 +126,7 @@ pub(super) fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, NoPlatform
         }
     }
     // Attestations (buildkit's) are entries of the platform unknown/unknown.
-    let real = |d: &&Descriptor| !d.platform.as_ref().is_some_and(|p| p.os == "unknown");
+    let real = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os != "unknown");
     if let [sole] = manifests.iter().filter(real).collect::<Vec<_>>().as_slice() {
         if sole.platform.as_ref().is_none_or(|p| p.os.is_empty()) {
             return Ok(sole);

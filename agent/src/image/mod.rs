@@ -14,8 +14,10 @@ mod error;
 mod formats;
 mod http;
 mod location;
+mod logins;
 mod manifest;
 mod pull;
+mod push;
 mod reference;
 mod registry;
 #[cfg(test)]
@@ -29,7 +31,9 @@ pub use credentials::Keyring;
 pub use digest::{Digest, DigestError};
 pub use error::{PullCause, PullError, RegistryError};
 pub use formats::Unrunnable;
+pub use logins::of_docker as logins_of_docker;
 pub use pull::{pull, MAX_MODULE};
+pub use push::{push, Format, PushError, Pushed};
 pub use reference::{Reference, ReferenceError};
 pub use store::Store;
 

@@ -8,6 +8,7 @@ mod signals;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_lite::FutureExt;
 
@@ -110,7 +111,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     .await?;
     let address = own_address(config, &client).await?;
     let logs = Logs::new(data.join("logs"));
-    let api = kubelet_api::KubeletApi::start(config, address, &client, logs.clone())?;
+    let api = kubelet_api::KubeletApi::start(config, address, &client, Arc::new(NoPods), logs.clone())?;
     let node = object::node(config, &host, address);
     let registered = register(&client, &node).await;
     let recorder = Recorder::start(client.clone(), &config.node_name);
@@ -145,4 +146,22 @@ async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, No
         return Err(NodeError::NoAddress(format!("{address} leads to the API server, and only here")));
     }
     Ok(address)
+}
+
+struct NoPods;
+
+impl crate::server::PodsView for NoPods {
+    fn pods(&self) -> serde_json::Value {
+        serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
+    }
+
+    fn container_log(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: bool,
+    ) -> Result<crate::server::LogTarget, crate::server::LogRefusal> {
+        Err(crate::server::LogRefusal::NoPod)
+    }
 }

@@ -4,6 +4,7 @@
 
 mod login;
 mod pulls;
+mod pushes;
 
 use std::fs;
 use std::path::PathBuf;

@@ -87,7 +87,7 @@ blob() {{
     ask -X PUT -H 'Content-Type: application/octet-stream' --data-binary @"$1" "$upload&digest=$digest"
     echo "{{\"mediaType\":\"$2\",\"digest\":\"$digest\",\"size\":$(stat -c %s "$1")}}"
 }}
-folder=$(mktemp -d)
+folder=$(mktemp -d -p "$PWD")
 head -c 1024 /dev/zero >"$folder/layer.tar"
 layer=$(sha256sum "$folder/layer.tar" | cut -d' ' -f1)
 gzip -n "$folder/layer.tar"

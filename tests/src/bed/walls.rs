@@ -79,6 +79,9 @@ impl Walls {
         if let Some(stdout) = unshare.stdout.take() {
             let _ = BufReader::new(stdout).read_line(&mut line);
         }
+        if line != "ready\n" {
+            let _ = fs::remove_dir_all(folder);
+        }
         assert!(
             line == "ready\n",
             "cannot make the bed's namespaces (unshare's own words are above): {}",
@@ -100,7 +103,9 @@ impl Walls {
         if self.user_namespace {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.args(["--net", "--mount", "--pid", "--uts", "--ipc", "--"]);
+        command.args(["--net", "--mount", "--pid", "--uts", "--ipc"]);
+        // Where the bed was started in a chroot, it is in that as well.
+        command.args(["--root", "--"]);
         command.args(["setpriv", "--pdeathsig", "KILL", "--"]);
         command.args(["env", "-C"]).arg(directory).arg(program);
         command

@@ -260,6 +260,11 @@ impl SendError {
                 rustls::Error::InvalidCertificate(why) => {
                     RegistryError::Untrusted(said(format!("{tls}: {}", advice(why, to))))
                 }
+                // What a server that knows no TLS answers is no TLS record.
+                rustls::Error::InvalidMessage(_) => RegistryError::Untrusted(said(format!(
+                    "it does not speak TLS ({tls}): if it is meant to be asked by plain http, list {} among the insecure registries",
+                    to.authority()
+                ))),
                 other => RegistryError::Unavailable(said(format!("TLS: {other}"))),
             };
         }

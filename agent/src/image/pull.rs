@@ -124,8 +124,8 @@ impl Pull<'_> {
         let error = worst.unwrap_or_else(|| RegistryError::NotFound("not found".to_owned()));
         let with = match (tried, &error) {
             (0, RegistryError::Denied(_)) => " (no credentials for it: add an imagePullSecret)".to_owned(),
-            (0, _) => String::new(),
-            (n, _) => format!(" (tried {n} of the pod's credentials, then none)"),
+            (n, RegistryError::Denied(_)) => format!(" (tried {n} of the pod's credentials, then none)"),
+            _ => String::new(),
         };
         let error = error.map(|text| format!("{text}{with}"));
         Err(self.unresolved(error))
@@ -264,15 +264,17 @@ impl Pull<'_> {
         execution: Execution,
         private: bool,
     ) -> Result<Image, PullCause> {
+        let at = self.reference.at(manifest);
         let mut record = Record {
-            reference: self.reference.at(manifest).key(),
+            reference: at.key(),
             manifest: manifest.to_string(),
             module: module.digest.clone(),
             size: module.size,
             entrypoint: execution.entrypoint.unwrap_or_default(),
             cmd: execution.cmd.unwrap_or_default(),
             env: execution.env.unwrap_or_default(),
-            private,
+            // What anybody once got is public, whoever asks next.
+            private: private && !self.store.is_public(&at),
         };
         self.store.file(&record).map_err(PullCause::Store)?;
         record.reference = self.reference.key();

@@ -101,7 +101,7 @@ impl Session {
         match reply.status().as_u16() {
             200..=299 => Ok(true),
             404 => Ok(false),
-            _ => Err(refusal(reply, &ask.method, &at)),
+            _ => Err(refusal(reply, &ask.method, &at, self.access)),
         }
     }
 
@@ -110,7 +110,7 @@ impl Session {
         let ask = Ask { method: Method::POST, headers: Vec::new(), payload: Payload::Bytes(&[]) };
         let (reply, at) = self.exchange(&ask, "blobs/uploads/")?;
         if reply.status() != 202 {
-            return Err(refusal(reply, &ask.method, &at));
+            return Err(refusal(reply, &ask.method, &at, self.access));
         }
         let target = reply.headers().get(LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let target = at.follow(target).map_err(|why| {
@@ -122,7 +122,7 @@ impl Session {
         let (reply, at) = self.exchange_at(&ask, &target)?;
         match reply.status().as_u16() {
             201 | 204 => Ok(()),
-            _ => Err(refusal(reply, &ask.method, &at)),
+            _ => Err(refusal(reply, &ask.method, &at, self.access)),
         }
     }
 
@@ -138,7 +138,7 @@ impl Session {
         let (reply, at) = self.exchange(&ask, &format!("manifests/{target}"))?;
         match reply.status().as_u16() {
             201 | 204 => Ok(reply),
-            _ => Err(refusal(reply, &ask.method, &at)),
+            _ => Err(refusal(reply, &ask.method, &at, self.access)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Session {
         let (reply, at) = self.exchange(&ask, path)?;
         match reply.status().as_u16() {
             200 | 206 => Ok(reply),
-            _ => Err(refusal(reply, &ask.method, &at)),
+            _ => Err(refusal(reply, &ask.method, &at, self.access)),
         }
     }
 
@@ -275,14 +275,17 @@ impl Session {
 }
 
 /// The error that a status stands for, with the registry's own words (distribution-spec, "Error codes").
-fn refusal(reply: Reply, method: &Method, at: &Location) -> RegistryError {
+fn refusal(reply: Reply, method: &Method, at: &Location, access: Access) -> RegistryError {
     let status = reply.status();
     let message = message(reply);
     let said = if message.is_empty() { String::new() } else { format!(": server message: {message}") };
     match status.as_u16() {
         404 => RegistryError::NotFound(format!("not found{said}")),
         401 | 403 => {
-            let access = if matches!(*method, Method::GET | Method::HEAD) { "pull" } else { "push" };
+            let access = match access {
+                Access::Pull => "pull",
+                Access::Push => "push",
+            };
             RegistryError::Denied(format!(
                 "{access} access denied, repository does not exist or may require authorization{said}"
             ))

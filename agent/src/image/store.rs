@@ -107,6 +107,11 @@ impl Store {
         self.record(reference).is_some_and(|record| record.private)
     }
 
+    /// Whether the image that a reference names here was once pulled without any credential.
+    pub(super) fn is_public(&self, reference: &Reference) -> bool {
+        self.record(reference).is_some_and(|record| !record.private)
+    }
+
     /// Every image: its names (`repo@digest` before `repo:tag`) and size in bytes, for
     /// node.status.images; the largest first, as a kubelet lists them.
     #[must_use]

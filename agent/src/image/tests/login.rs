@@ -196,6 +196,19 @@ fn every_fitting_credential_is_tried_and_nobody_last() {
 }
 
 #[test]
+fn an_image_that_anybody_may_pull_does_not_become_private_by_being_pulled_with_a_secret() {
+    let (repository, _) = repository();
+    let registry = serve(repository);
+    let bench = Bench::new();
+    let reference = format!("{}/a:1", registry.authority);
+    let keys = keyring(&[(&registry.authority, password_entry("u", "p"))]);
+    for (keyring, private) in [(&keys, true), (&Keyring::default(), false), (&keys, false)] {
+        bench.pull(&reference, keyring).unwrap();
+        assert_eq!(bench.store.is_private(&reference.parse().unwrap()), private);
+    }
+}
+
+#[test]
 fn a_refusal_reads_as_it_does_under_containerd_and_says_what_to_do() {
     let registry = guarded(Repository::default(), "never", "Basic");
     let reference = format!("{}/a:1", registry.authority);

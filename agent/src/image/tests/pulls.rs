@@ -27,6 +27,21 @@ fn both_layouts_are_pulled_by_tag_and_by_digest() {
 }
 
 #[test]
+fn pulls_of_one_image_at_the_same_time_download_it_once() {
+    let (repository, _) = repository();
+    let registry = serve(repository);
+    let bench = Bench::new();
+    let reference = format!("{}/a:1", registry.authority);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| bench.pull_anonymously(&reference).unwrap());
+        }
+    });
+    let blobs = registry.lines().iter().filter(|line| line.contains("/blobs/")).count();
+    assert_eq!(blobs, 1);
+}
+
+#[test]
 fn an_index_leads_to_the_manifest_for_this_node() {
     for (index_type, manifest_type) in [(OCI_INDEX, OCI_MANIFEST), (DOCKER_INDEX, DOCKER_MANIFEST)] {
         let mut repository = Repository::default();

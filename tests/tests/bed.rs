@@ -53,6 +53,18 @@ fn mentions(folder: &Path) -> usize {
 }
 
 #[test]
+fn a_program_in_the_background_ends_with_its_value() {
+    let bed = Bed::empty();
+    let mut sleep = bed.command("sleep");
+    sleep.arg("1000");
+    let process = bed.spawn("sleep", sleep);
+    let inside = PathBuf::from(format!("/proc/{}", process.pid()));
+    assert!(inside.exists());
+    drop(process);
+    bed.wait_for("the program inside to end", GONE, || (!inside.exists()).then_some(()));
+}
+
+#[test]
 fn two_beds_do_not_see_each_other() {
     let (one, two) = (Bed::start(), Bed::start());
     one.kubectl(&["create", "namespace", "only-in-one"]).expect();

@@ -63,7 +63,7 @@ fn a_job_that_succeeds_is_complete() {
     let described = describe(&pod);
     contains(&described, &["Status: Succeeded", "State: Terminated", "Reason: Completed", "Exit Code: 0"]);
     contains(&described, &["Normal Scheduled", "Normal Pulled", "Normal Created", "Normal Started"]);
-    contains(&described, &["kubelet", "Container created", "Container started", "Container ID: wasmi://"]);
+    contains(&described, &["kubelet", "Container created", "Container started", "Container ID: copepod://"]);
 }
 
 #[test]

@@ -246,13 +246,23 @@ fn show_logs(folder: &Path) {
     for log in logs {
         let name = log.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
         let lines = if name.starts_with("agent") { AGENT_TAIL } else { OTHER_TAIL };
-        eprintln!("--- {}: {name}, the last {lines} lines ---\n{}", folder.display(), tail(&log, lines));
+        eprintln!(
+            "--- {}: {name}, its last {lines} lines that matter ---\n{}",
+            folder.display(),
+            tail(&log, lines)
+        );
     }
 }
 
-/// The last `lines` lines of a file.
-pub fn tail(file: &Path, lines: usize) -> String {
-    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let all: Vec<&str> = text.lines().collect();
+/// The last `lines` lines of a log, without what the components of the control plane say at each start.
+fn tail(log: &Path, lines: usize) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    // klog begins a line with its level and the date, I1122 for one; etcd writes JSON.
+    let harmless = |line: &str| {
+        let klog =
+            line.starts_with(['I', 'W']) && line.get(1..5).is_some_and(|date| date.parse::<u16>().is_ok());
+        klog || line.starts_with(r#"{"level":"warn""#)
+    };
+    let all: Vec<&str> = text.lines().filter(|line| !harmless(line)).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

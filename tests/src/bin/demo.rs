@@ -134,8 +134,8 @@ test/hello:v1 is in the registry already. Run it:
 
 A module of your own goes into the registry (which the cluster calls registry.test:5000) by
 
-  export SSL_CERT_FILE={authority} DOCKER_CONFIG={docker}
-  copepod push YOUR.wasm localhost:{registry}/test/yours:v1
+  SSL_CERT_FILE={authority} DOCKER_CONFIG={docker} \\
+    copepod push YOUR.wasm localhost:{registry}/test/yours:v1
 
 and into a pod as image: registry.test:5000/test/yours:v1 .
 The logs of everything are in {logs}.

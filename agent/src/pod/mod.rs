@@ -1,1 +1,40 @@
-//! pod
+//! What was, what happened → what to do, what to report. Functions over values: no I/O, no clock.
+//!
+//! * [`admission`] says whether a pod may run here; `affinity`, [`resources`] and `unsupported` are its parts.
+//! * [`record`] keeps what happened to a pod, [`happening`] puts it there, [`lifecycle`] says what to do next,
+//!   with the waits of [`backoff`] and the restart rules of [`policy`].
+//! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]).
+//! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
+//! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
+//!
+//! Time comes in as [`crate::durable::clock::Now`]; waits are reckoned on its monotonic half.
+
+pub mod admission;
+mod affinity;
+pub mod backoff;
+pub mod conditions;
+pub mod downward;
+pub mod environment;
+pub mod events;
+pub mod expansion;
+pub mod happening;
+pub mod lifecycle;
+pub mod logs;
+pub mod node;
+pub mod patch;
+pub mod phase;
+pub mod policy;
+pub mod record;
+pub mod resources;
+pub mod services;
+pub mod status;
+mod unsupported;
+
+#[cfg(test)]
+mod samples;
+
+/// Annotation: a stopping guest is not ended at once, but given the grace period (design: Stopping).
+pub const WAIT_FOR_GRACE: &str = "copepod/wait-for-grace";
+
+/// Annotation that marks the API server's image of a static pod; never run from there.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";

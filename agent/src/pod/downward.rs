@@ -1,0 +1,95 @@
+//! What a pod may know of itself: its fields and its resources, for variables and downward API files.
+
+use std::collections::BTreeMap;
+
+use super::environment::{error, EnvironmentError};
+use super::node::NodeFacts;
+use super::resources::amount;
+use crate::api::{Container, Pod, Quantity, ResourceFieldSelector};
+
+/// The value of a field of the pod, for a variable or a downward API file.
+///
+/// # Errors
+/// When there is no such field, or the node's address is not known yet.
+pub fn field_value(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, EnvironmentError> {
+    let meta = &pod.metadata;
+    let subscript = path.strip_suffix("']").and_then(|path| path.split_once("['"));
+    match subscript {
+        Some(("metadata.labels", key)) => return Ok(meta.labels.get(key).cloned().unwrap_or_default()),
+        Some(("metadata.annotations", key)) => {
+            return Ok(meta.annotations.get(key).cloned().unwrap_or_default())
+        }
+        Some(_) => return error(format!("fieldPath \"{path}\" does not support subscript")),
+        None => {}
+    }
+    let addresses = || {
+        let unknown = || EnvironmentError("the node's address is not known yet".to_owned());
+        if node.ips.is_empty() {
+            Err(unknown())
+        } else {
+            Ok(&node.ips)
+        }
+    };
+    Ok(match path {
+        "metadata.name" => meta.name.clone(),
+        "metadata.namespace" => meta.namespace.clone(),
+        "metadata.uid" => meta.uid.clone(),
+        "metadata.labels" => format_map(&meta.labels),
+        "metadata.annotations" => format_map(&meta.annotations),
+        "spec.nodeName" => pod.spec.node_name.clone(),
+        "spec.serviceAccountName" => pod.spec.service_account_name.clone(),
+        "status.hostIP" | "status.podIP" => addresses()?.first().cloned().unwrap_or_default(),
+        "status.hostIPs" | "status.podIPs" => addresses()?.join(","),
+        _ => return error(format!("unsupported fieldPath: {path}")),
+    })
+}
+
+/// `key="value"` lines, as the downward API writes all labels.
+fn format_map(map: &BTreeMap<String, String>) -> String {
+    let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    lines.join("\n")
+}
+
+/// The value of a container's resource, divided and rounded up.
+///
+/// # Errors
+/// When there is no such container or resource.
+pub fn resource_value(
+    pod: &Pod,
+    container: &Container,
+    selector: &ResourceFieldSelector,
+    node: &NodeFacts,
+) -> Result<String, EnvironmentError> {
+    let name = &selector.container_name;
+    let container = if name.is_empty() || *name == container.name {
+        container
+    } else {
+        let all = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+        match all.into_iter().find(|container| container.name == *name) {
+            Some(container) => container,
+            None => return error(format!("container {name} not found")),
+        }
+    };
+    let resource = selector.resource.as_str();
+    let (list, own_pod, name) = match resource.split_once('.') {
+        Some(("limits", name)) => {
+            (&container.resources.limits, pod.spec.resources.as_ref().map(|r| &r.limits), name)
+        }
+        Some(("requests", name)) => (&container.resources.requests, None, name),
+        _ => return error(format!("unsupported container resource : {resource}")),
+    };
+    if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with("hugepages-") {
+        return error(format!("unsupported container resource : {resource}"));
+    }
+    let value_in =
+        |list: &BTreeMap<String, Quantity>| list.get(name).and_then(|q| amount(name, q)).filter(|v| *v > 0);
+    let mut value = value_in(list);
+    if resource.starts_with("limits.") && !name.starts_with("hugepages-") {
+        value = value.or_else(|| own_pod.and_then(value_in)).or_else(|| value_in(&node.allocatable));
+    }
+    // Both are thousandths for cpu, units for all else.
+    let one = if name == "cpu" { 1000 } else { 1 };
+    let divisor = selector.divisor.as_ref().and_then(|q| amount(name, q)).filter(|d| *d > 0).unwrap_or(one);
+    let (value, divisor) = (i128::from(value.unwrap_or(0)), i128::from(divisor));
+    Ok(((value + divisor - 1) / divisor).to_string())
+}

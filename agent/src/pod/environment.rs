@@ -1,0 +1,272 @@
+//! A container's variables and arguments (`kubelet_pods.go`, makeEnvironmentVariables).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::downward::{field_value, resource_value};
+use super::expansion::expand;
+use super::node::NodeFacts;
+use super::services;
+use crate::api::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+
+/// All variables and arguments of a container together, in bytes. It is Linux' own limit for both
+/// (`ARG_MAX` with the usual 8 MiB stack), and stops references that double their value again and again.
+pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// The objects that a container's environment draws on. An object that is not there is absent.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// By name.
+    pub config_maps: BTreeMap<String, ConfigMap>,
+    /// By name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Of all namespaces that are told of.
+    pub services: Vec<Service>,
+}
+
+/// The objects that a container's environment draws on, by name: ConfigMaps, Secrets.
+#[must_use]
+pub fn references(container: &Container) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let (mut config_maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+    for from in &container.env_from {
+        config_maps.extend(from.config_map_ref.as_ref().map(|r| r.name.as_str()));
+        secrets.extend(from.secret_ref.as_ref().map(|r| r.name.as_str()));
+    }
+    for from in container.env.iter().filter_map(|env| env.value_from.as_ref()) {
+        config_maps.extend(from.config_map_key_ref.as_ref().map(|r| r.name.as_str()));
+        secrets.extend(from.secret_key_ref.as_ref().map(|r| r.name.as_str()));
+    }
+    (config_maps, secrets)
+}
+
+/// What an image says of its own variables and arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ImageConfig<'i> {
+    /// `K=V`
+    pub env: &'i [String],
+    /// The program and its first arguments.
+    pub entrypoint: &'i [String],
+    /// Arguments, unless the container has its own.
+    pub cmd: &'i [String],
+}
+
+/// Why a container has no environment (`CreateContainerConfigError`). The text never holds a secret's value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EnvironmentError(pub(super) String);
+
+pub(super) fn error<T>(text: String) -> Result<T, EnvironmentError> {
+    Err(EnvironmentError(text))
+}
+
+/// Variables in order, each name once.
+#[derive(Default)]
+struct Variables {
+    list: Vec<(String, String)>,
+    index: BTreeMap<String, usize>,
+    bytes: usize,
+}
+
+impl Variables {
+    fn set(&mut self, name: &str, value: String) -> Result<(), EnvironmentError> {
+        if name.is_empty() || name.contains('=') || name.contains('\0') || value.contains('\0') {
+            let name = name.escape_debug();
+            return error(format!(
+                "variable \"{name}\": a name is not empty and has no =, and no variable has a NUL byte"
+            ));
+        }
+        self.bytes = self.bytes.saturating_add(name.len()).saturating_add(value.len()).saturating_add(2);
+        if self.bytes > MAX_BYTES {
+            return error(format!("the environment is larger than {MAX_BYTES} bytes at variable \"{name}\""));
+        }
+        match self.index.get(name).and_then(|index| self.list.get_mut(*index)) {
+            Some(entry) => entry.1 = value,
+            None => {
+                self.index.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value));
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let index = self.index.get(name)?;
+        self.list.get(*index).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A container's variables, in order: the image's own, the services', `envFrom`, then `env`; later ones win.
+///
+/// # Errors
+/// What is missing or wrong.
+pub fn variables(
+    pod: &Pod,
+    container: &Container,
+    image: ImageConfig<'_>,
+    node: &NodeFacts,
+    sources: &Sources,
+) -> Result<Vec<(String, String)>, EnvironmentError> {
+    let mut variables = Variables::default();
+    for pair in image.env {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        variables.set(name, value.to_owned())?;
+    }
+    // References in values see the pod's variables, not the image's.
+    let mut visible = Variables::default();
+    let links = pod.spec.enable_service_links.unwrap_or(true);
+    for (name, value) in services::variables(&sources.services, &pod.metadata.namespace, links) {
+        visible.set(&name, value)?;
+    }
+    from_objects(container, sources, &mut visible)?;
+    for env in &container.env {
+        let value = if !env.value.is_empty() {
+            let Some(value) = expand(&env.value, MAX_BYTES, |name| visible.get(name)) else {
+                return error(format!("variable \"{}\" is longer than {MAX_BYTES} bytes", env.name));
+            };
+            Some(value)
+        } else if let Some(from) = &env.value_from {
+            value_from(pod, container, from, node, sources)?
+        } else {
+            Some(String::new())
+        };
+        if let Some(value) = value {
+            visible.set(&env.name, value)?;
+        }
+    }
+    for (name, value) in visible.list {
+        variables.set(&name, value)?;
+    }
+    Ok(variables.list)
+}
+
+fn from_objects(
+    container: &Container,
+    sources: &Sources,
+    variables: &mut Variables,
+) -> Result<(), EnvironmentError> {
+    for from in &container.env_from {
+        if let Some(reference) = &from.config_map_ref {
+            match sources.config_maps.get(&reference.name) {
+                Some(object) => {
+                    for (key, value) in &object.data {
+                        variables.set(&format!("{}{key}", from.prefix), value.clone())?;
+                    }
+                }
+                None if reference.optional => {}
+                None => return error(format!("configmap \"{}\" not found", reference.name)),
+            }
+        } else if let Some(reference) = &from.secret_ref {
+            match sources.secrets.get(&reference.name) {
+                Some(object) => {
+                    for (key, value) in &object.data {
+                        variables
+                            .set(&format!("{}{key}", from.prefix), text(&reference.name, key, &value.0)?)?;
+                    }
+                }
+                None if reference.optional => {}
+                None => return error(format!("secret \"{}\" not found", reference.name)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(secret: &str, key: &str, value: &[u8]) -> Result<String, EnvironmentError> {
+    match std::str::from_utf8(value) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => error(format!("key {key} of secret \"{secret}\" is not UTF-8 and cannot be a variable")),
+    }
+}
+
+/// `None`: what it names is not there, and need not be.
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    from: &EnvVarSource,
+    node: &NodeFacts,
+    sources: &Sources,
+) -> Result<Option<String>, EnvironmentError> {
+    let namespace = &pod.metadata.namespace;
+    if let Some(field) = &from.field_ref {
+        return field_value(pod, &field.field_path, node).map(Some);
+    }
+    if let Some(resource) = &from.resource_field_ref {
+        return resource_value(pod, container, resource, node).map(Some);
+    }
+    if let Some(reference) = &from.config_map_key_ref {
+        let name = &reference.name;
+        return match sources.config_maps.get(name).map(|object| object.data.get(&reference.key)) {
+            Some(Some(value)) => Ok(Some(value.clone())),
+            _ if reference.optional => Ok(None),
+            Some(None) => {
+                error(format!("couldn't find key {} in ConfigMap {namespace}/{name}", reference.key))
+            }
+            None => error(format!("configmap \"{name}\" not found")),
+        };
+    }
+    if let Some(reference) = &from.secret_key_ref {
+        let name = &reference.name;
+        return match sources.secrets.get(name).map(|object| object.data.get(&reference.key)) {
+            Some(Some(value)) => text(name, &reference.key, &value.0).map(Some),
+            _ if reference.optional => Ok(None),
+            Some(None) => error(format!("couldn't find key {} in Secret {namespace}/{name}", reference.key)),
+            None => error(format!("secret \"{name}\" not found")),
+        };
+    }
+    Ok(Some(String::new()))
+}
+
+/// argv: `command`, else the image's entrypoint, else `program`; then `args`, else the image's Cmd if it has
+/// not been given up by a command of the container's own.
+///
+/// # Errors
+/// When it is too long or holds a NUL byte.
+pub fn arguments(
+    container: &Container,
+    image: ImageConfig<'_>,
+    program: &str,
+    variables: &[(String, String)],
+) -> Result<Vec<String>, EnvironmentError> {
+    let values: BTreeMap<&str, &str> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut bytes = 0_usize;
+    let mut expanded = |list: &[String]| {
+        let expand_one = |text: &String| {
+            let expanded = expand(text, MAX_BYTES.saturating_sub(bytes), |name| values.get(name).copied());
+            match expanded {
+                Some(text) if text.contains('\0') => error("an argument has a NUL byte".to_owned()),
+                Some(text) => {
+                    bytes = bytes.saturating_add(text.len()).saturating_add(1);
+                    Ok(text)
+                }
+                None => error(format!("command and args are longer than {MAX_BYTES} bytes")),
+            }
+        };
+        list.iter().map(expand_one).collect::<Result<Vec<String>, _>>()
+    };
+    let mut argv = expanded(&container.command)?;
+    let args = expanded(&container.args)?;
+    if argv.is_empty() {
+        argv = image.entrypoint.to_vec();
+        // A Cmd without an entrypoint has the program's name in front.
+        if argv.is_empty() && (image.cmd.is_empty() || !args.is_empty()) {
+            argv.push(program.to_owned());
+        }
+        if args.is_empty() {
+            argv.extend_from_slice(image.cmd);
+        }
+    }
+    argv.extend(args);
+    Ok(argv)
+}
+
+/// A module's name from its image's: what stands between the last `/` and the tag.
+#[must_use]
+pub fn program_name(image: &str) -> &str {
+    let image = image.split_once('@').map_or(image, |(name, _)| name);
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split_once(':').map_or(last, |(name, _)| name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[path = "environment_tests.rs"]
+mod tests;

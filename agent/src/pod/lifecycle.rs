@@ -1,0 +1,260 @@
+//! The life of a pod: what to do next.
+//!
+//! [`plan`] looks only at how things are, so that it does not matter which events came in which order or
+//! were lost: asked again, it says again what is still to be done.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::events::{self, EventText};
+use super::happening::{KILLED, SHOW_PULL_ERROR, STOPPED};
+use super::policy::restarts;
+use super::record::{Activity, Admission, ContainerRecord, PodRecord, Stop, Waiting};
+use super::WAIT_FOR_GRACE;
+use crate::api::{Container, Pod};
+use crate::durable::clock::Now;
+
+pub use super::happening::{apply, Happening, StartFailure};
+
+/// Grace of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
+const DEFAULT_GRACE: i64 = 30;
+
+/// Shortest grace of a guest that is waited for (`minimumGracePeriodInSeconds`).
+const MIN_GRACE: i64 = 2;
+
+/// What is to be done for a pod now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// Look again at this time, whatever happens until then.
+    pub wake: Option<Duration>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start this container.
+    Start(String),
+    /// Give up starting this container.
+    Abort(String),
+    /// End this container's guest; the exit code says why.
+    Kill(String, i32),
+    /// Delete the pod's object with grace 0 and its UID as precondition.
+    Delete,
+    /// Nothing is left of the pod: forget it and its logs.
+    Forget,
+}
+
+/// Lets a new version of the pod, or the time that passed, take effect. To be called before [`plan`].
+pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
+    let mut events = Vec::new();
+    if record.admission == Admission::Admitted && !record.removed {
+        events.extend(check_deadline(pod, record, now));
+        events.extend(check_deletion(pod, record, now));
+        for (spec, container) in specs_mut(pod, record) {
+            events.extend(advance_container(spec, container, now));
+        }
+    }
+    events
+}
+
+fn check_deadline(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
+    if record.deadline_exceeded || over(pod, record) {
+        return Vec::new();
+    }
+    let Some(deadline) = deadline(pod) else { return Vec::new() };
+    if record.active(now) < deadline {
+        return Vec::new();
+    }
+    record.deadline_exceeded = true;
+    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+    let mut events = vec![events::deadline_exceeded()];
+    events.extend(stop(record, grace, now));
+    events
+}
+
+fn deadline(pod: &Pod) -> Option<Duration> {
+    pod.spec.active_deadline_seconds.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+fn check_deletion(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
+    if pod.metadata.deletion_timestamp.is_none() {
+        return Vec::new();
+    }
+    let grace = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .or(pod.spec.termination_grace_period_seconds)
+        .unwrap_or(DEFAULT_GRACE);
+    stop(record, grace, now)
+}
+
+/// Begins to stop all of the pod, or shortens the grace of a stop that goes on.
+fn stop(record: &mut PodRecord, grace: i64, now: Now) -> Vec<EventText> {
+    let grace = grace.max(0);
+    let wait = u64::try_from(grace.max(MIN_GRACE)).unwrap_or(0);
+    let deadline = now.mono.saturating_add(Duration::from_secs(wait));
+    match &mut record.stop {
+        Some(stop) => {
+            if grace < stop.grace {
+                *stop = Stop { deadline: deadline.min(stop.deadline), grace };
+            }
+            Vec::new()
+        }
+        none => {
+            *none = Some(Stop { deadline, grace });
+            record.all().filter(|c| c.running().is_some()).map(|c| events::stopping(&c.name)).collect()
+        }
+    }
+}
+
+fn advance_container(spec: &Container, container: &mut ContainerRecord, now: Now) -> Vec<EventText> {
+    let changed = !container.image.is_empty() && container.image != spec.image;
+    match &container.activity {
+        Activity::Running(running) if changed && running.kill.is_none() && !container.replace => {
+            container.replace = true;
+            vec![events::changed(&spec.name)]
+        }
+        Activity::Idle if changed && container.waiting.is_some() => {
+            // Another image: its waits are not those of the old one, and whatever was wrong may be right now.
+            container.image = spec.image.clone();
+            container.retry_at = None;
+            container.pull_wait = Backoff::default();
+            container.restart_wait = Backoff::default();
+            Vec::new()
+        }
+        Activity::Idle if is_waiting(container, "ErrImagePull") && container.retry_at <= Some(now.mono) => {
+            let error = container.waiting.as_ref().map_or("", |waiting| &waiting.message);
+            let message = format!("Back-off pulling image \"{}\": ErrImagePull: {error}", spec.image);
+            let shown = SHOW_PULL_ERROR.min(container.pull_wait.delay());
+            let until = now.mono.saturating_add(container.pull_wait.delay()).saturating_sub(shown);
+            container.waiting = Some(Waiting::new("ImagePullBackOff", message));
+            container.retry_at = Some(until);
+            vec![
+                events::pull_back_off(&spec.name, &spec.image),
+                events::failed(&spec.name, "ImagePullBackOff"),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_waiting(container: &ContainerRecord, reason: &str) -> bool {
+    container.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason)
+}
+
+/// What is to be done now.
+#[must_use]
+pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
+    let mut plan = Plan::default();
+    let running = record.admission == Admission::Admitted;
+    if record.removed {
+        plan_end(record, |_| Some(KILLED), &mut plan);
+        if record.quiet() {
+            plan.actions.push(Action::Forget);
+        }
+    } else if let Some(stop) = record.stop.filter(|_| running) {
+        let waits = pod.metadata.annotations.get(WAIT_FOR_GRACE).is_some_and(|value| value == "true");
+        let due = now.mono >= stop.deadline;
+        let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
+        plan_end(record, |_| (due || !waits).then_some(code), &mut plan);
+        if !record.quiet() && !due {
+            plan.wake = Some(stop.deadline);
+        }
+    } else if running && !over(pod, record) {
+        plan_end(record, |container| container.replace.then_some(STOPPED), &mut plan);
+        plan_starts(pod, record, now, &mut plan);
+        if let Some(deadline) = deadline(pod) {
+            let left = deadline.saturating_sub(record.active(now));
+            wake(&mut plan, now.mono.saturating_add(left));
+        }
+    }
+    let deleting = pod.metadata.deletion_timestamp.is_some() && record.quiet();
+    if deleting && record.settled && !record.deleted && !record.removed {
+        plan.actions.push(Action::Delete);
+    }
+    plan
+}
+
+/// Ends what runs and is chosen, and gives up what is being started when the whole pod ends.
+fn plan_end(record: &PodRecord, code: impl Fn(&ContainerRecord) -> Option<i32>, plan: &mut Plan) {
+    let all = record.removed || record.stop.is_some();
+    for container in record.all() {
+        match &container.activity {
+            Activity::Starting if all => plan.actions.push(Action::Abort(container.name.clone())),
+            Activity::Running(running) if running.kill.is_none() => {
+                if let Some(code) = code(container) {
+                    plan.actions.push(Action::Kill(container.name.clone(), code));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn plan_starts(pod: &Pod, record: &PodRecord, now: Now, plan: &mut Plan) {
+    for (spec, container) in pod.spec.init_containers.iter().zip(&record.init) {
+        if container.succeeded() {
+            continue;
+        }
+        plan_start(pod, spec, true, container, now, plan);
+        return;
+    }
+    for (spec, container) in pod.spec.containers.iter().zip(&record.containers) {
+        plan_start(pod, spec, false, container, now, plan);
+    }
+}
+
+fn plan_start(
+    pod: &Pod,
+    spec: &Container,
+    init: bool,
+    container: &ContainerRecord,
+    now: Now,
+    plan: &mut Plan,
+) {
+    if container.activity != Activity::Idle || done(pod, spec, init, container) {
+        return;
+    }
+    match container.retry_at {
+        Some(at) if at > now.mono => wake(plan, at),
+        _ => plan.actions.push(Action::Start(spec.name.clone())),
+    }
+}
+
+fn wake(plan: &mut Plan, at: Duration) {
+    if at != Duration::MAX {
+        plan.wake = Some(plan.wake.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// The container ended and is not to run again.
+fn done(pod: &Pod, spec: &Container, init: bool, container: &ContainerRecord) -> bool {
+    !container.replace
+        && container.activity == Activity::Idle
+        && container.ended.as_ref().is_some_and(|e| !restarts(pod, spec, init, e.terminated.exit_code))
+}
+
+/// The pod is over: an init container failed for good, or all containers are done.
+#[must_use]
+pub fn over(pod: &Pod, record: &PodRecord) -> bool {
+    let mut init = pod.spec.init_containers.iter().zip(&record.init);
+    let mut containers = pod.spec.containers.iter().zip(&record.containers);
+    init.any(|(spec, container)| done(pod, spec, true, container) && !container.succeeded())
+        || (!record.containers.is_empty()
+            && containers.all(|(spec, container)| done(pod, spec, false, container)))
+}
+
+fn specs_mut<'a>(
+    pod: &'a Pod,
+    record: &'a mut PodRecord,
+) -> impl Iterator<Item = (&'a Container, &'a mut ContainerRecord)> {
+    let init = pod.spec.init_containers.iter().zip(&mut record.init);
+    init.chain(pod.spec.containers.iter().zip(&mut record.containers))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+//! What happened to a pod so far: values only, so that they can be kept on disk.
+
+use std::time::Duration;
+
+use super::admission::Rejection;
+use super::backoff::Backoff;
+use super::conditions::is_owned;
+use super::policy::restarts;
+use crate::api::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus, Time};
+use crate::durable::clock::Now;
+
+/// Everything that is known of a pod beside its spec.
+#[derive(Clone, Debug)]
+pub struct PodRecord {
+    /// Whether it may run.
+    pub admission: Admission,
+    /// `status.startTime`: when this node first saw it.
+    pub start_time: Time,
+    /// How long it had been active when this record began, for a pod that an earlier life of the agent saw.
+    pub active_before: Duration,
+    /// When this record began.
+    pub began: Duration,
+    /// The init containers, as the spec orders them.
+    pub init: Vec<ContainerRecord>,
+    /// The containers, as the spec orders them.
+    pub containers: Vec<ContainerRecord>,
+    /// All of the pod is to end.
+    pub stop: Option<Stop>,
+    /// It ran into `activeDeadlineSeconds`.
+    pub deadline_exceeded: bool,
+    /// Its object is gone from the API server.
+    pub removed: bool,
+    /// The API server has a final phase of it, or will never take one.
+    pub settled: bool,
+    /// The final delete was accepted.
+    pub deleted: bool,
+    /// The status that was last worked out: transition times go on from there.
+    pub reported: PodStatus,
+}
+
+/// Whether a pod may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Admitted,
+    /// It may not, ever.
+    Rejected(Rejection),
+    /// It was over before this record began; it is not run again.
+    Over,
+}
+
+/// All of a pod is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// When what still runs is ended.
+    pub deadline: Duration,
+    /// The grace that this deadline came from, in seconds.
+    pub grace: i64,
+}
+
+/// What happened to one container.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerRecord {
+    /// Its name in the spec.
+    pub name: String,
+    /// What it does now.
+    pub activity: Activity,
+    /// Why it waits, where there is more to say than that it has not begun.
+    pub waiting: Option<Waiting>,
+    /// Not to be started before this.
+    pub retry_at: Option<Duration>,
+    /// The latest run that ended.
+    pub ended: Option<Ended>,
+    /// The run that ended before that one.
+    pub previous: Option<Ended>,
+    /// `restartCount`: which run the latest is, from 0.
+    pub restart_count: u32,
+    /// The wait between restarts.
+    pub restart_wait: Backoff,
+    /// The wait between pulls.
+    pub pull_wait: Backoff,
+    /// The image of the spec that was last tried.
+    pub image: String,
+    /// `imageID` of the latest run.
+    pub image_id: String,
+    /// It was stopped because its image changed: it starts again whatever its policy says.
+    pub replace: bool,
+}
+
+/// What a container does now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It is being started: image, environment, module.
+    Starting,
+    /// It runs.
+    Running(Running),
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// `containerID`
+    pub id: String,
+    /// Since when, for people.
+    pub started_at: Time,
+    /// Since when, for waits.
+    pub since: Duration,
+    /// It was ended by the agent, and this is the exit code that says how.
+    pub kill: Option<i32>,
+}
+
+/// A run that ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// What the status says of it.
+    pub terminated: ContainerStateTerminated,
+    /// Which run it was: the name of its log. None when no run of this node's has a log.
+    pub log: Option<u32>,
+}
+
+/// `state.waiting`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Waiting {
+    /// Why a container waits.
+    #[must_use]
+    pub fn new(reason: &str, message: String) -> Waiting {
+        Waiting { reason: reason.to_owned(), message }
+    }
+}
+
+/// Reason of a run whose end nobody saw (`kubecontainer.ContainerReasonStatusUnknown`).
+pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// Its exit code: 128 + SIGKILL.
+const UNKNOWN_EXIT: i32 = 137;
+
+/// The end of a run that nobody saw.
+#[must_use]
+pub fn unknown_end() -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        exit_code: UNKNOWN_EXIT,
+        reason: STATUS_UNKNOWN.to_owned(),
+        message: "The container could not be located when the pod was terminated".to_owned(),
+        ..ContainerStateTerminated::default()
+    }
+}
+
+impl PodRecord {
+    /// Begins a record of a pod. What an earlier life of the agent reported of it is in its status, and goes on:
+    /// finished containers stay finished, restart counts count on, and a container that ran has an unknown end.
+    #[must_use]
+    pub fn begin(pod: &Pod, admission: Admission, now: Now) -> PodRecord {
+        let over = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+        let start_time = pod.status.start_time.unwrap_or_else(|| now.wall.into());
+        let active = now.wall.as_second().saturating_sub(start_time.timestamp().as_second());
+        let mut reported = pod.status.clone();
+        reported.conditions.retain(|condition| is_owned(&condition.kind));
+        PodRecord {
+            admission: if over { Admission::Over } else { admission },
+            start_time,
+            // A clock that was set back, or has not been set yet, expires nothing.
+            active_before: Duration::from_secs(u64::try_from(active).unwrap_or(0)),
+            began: now.mono,
+            init: restored(pod, true),
+            containers: restored(pod, false),
+            stop: None,
+            deadline_exceeded: false,
+            removed: false,
+            settled: over,
+            deleted: false,
+            reported,
+        }
+    }
+
+    /// All containers, init containers first.
+    pub fn all(&self) -> impl Iterator<Item = &ContainerRecord> {
+        self.init.iter().chain(&self.containers)
+    }
+
+    /// All containers, to be changed.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut ContainerRecord> {
+        self.init.iter_mut().chain(&mut self.containers)
+    }
+
+    /// One container.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<&ContainerRecord> {
+        self.all().find(|container| container.name == name)
+    }
+
+    /// One container, to be changed.
+    pub fn container_mut(&mut self, name: &str) -> Option<&mut ContainerRecord> {
+        self.all_mut().find(|container| container.name == name)
+    }
+
+    /// Nothing runs and nothing is being started.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.all().all(|container| container.activity == Activity::Idle)
+    }
+
+    /// How long the pod has been active.
+    #[must_use]
+    pub fn active(&self, now: Now) -> Duration {
+        self.active_before.saturating_add(now.mono.saturating_sub(self.began))
+    }
+}
+
+impl ContainerRecord {
+    /// Its latest run ended with success, and it does nothing now.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.activity == Activity::Idle && self.ended.as_ref().is_some_and(|e| e.terminated.exit_code == 0)
+    }
+
+    /// The run that it has now.
+    #[must_use]
+    pub fn running(&self) -> Option<&Running> {
+        match &self.activity {
+            Activity::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+}
+
+fn restored(pod: &Pod, init: bool) -> Vec<ContainerRecord> {
+    let (spec, status) = (&pod.spec, &pod.status);
+    let (containers, statuses) = if init {
+        (&spec.init_containers, &status.init_container_statuses)
+    } else {
+        (&spec.containers, &status.container_statuses)
+    };
+    let restore = |container: &Container| {
+        let Some(status) = statuses.iter().find(|status| status.name == container.name) else {
+            return ContainerRecord { name: container.name.clone(), ..ContainerRecord::default() };
+        };
+        let mut record = restored_container(status);
+        if status.state.running.is_some() && !restarts(pod, container, init, UNKNOWN_EXIT) {
+            // A kubelet counts the loss of a run as a restart, even where none follows.
+            record.restart_count = record.restart_count.saturating_add(1);
+        }
+        record
+    };
+    containers.iter().map(restore).collect()
+}
+
+fn restored_container(status: &ContainerStatus) -> ContainerRecord {
+    let count = u32::try_from(status.restart_count).unwrap_or(0);
+    let ended = |terminated: &Option<ContainerStateTerminated>, run: Option<u32>| {
+        let terminated = terminated.clone()?;
+        let log = run.filter(|_| !terminated.container_id.is_empty());
+        Some(Ended { terminated, log })
+    };
+    let (state, last) = (&status.state, &status.last_state);
+    let ran = state.running.is_some() || state.terminated.is_some();
+    let (current, previous) = if let Some(running) = &state.running {
+        // The agent ended before the guest did: its end is unknown, its log is there.
+        let unknown = ContainerStateTerminated {
+            started_at: running.started_at,
+            container_id: status.container_id.clone(),
+            ..unknown_end()
+        };
+        (ended(&Some(unknown), Some(count)), ended(&last.terminated, count.checked_sub(1)))
+    } else if state.terminated.is_some() {
+        (ended(&state.terminated, Some(count)), ended(&last.terminated, count.checked_sub(1)))
+    } else {
+        (ended(&last.terminated, Some(count)), None)
+    };
+    ContainerRecord {
+        name: status.name.clone(),
+        ended: current,
+        previous,
+        restart_count: count,
+        image: if ran { status.image.clone() } else { String::new() },
+        image_id: status.image_id.clone(),
+        ..ContainerRecord::default()
+    }
+}

@@ -1,0 +1,163 @@
+//! What pods ask for, and their class of service (`component-helpers/resource`, `pkg/apis/core/v1/helper/qos`).
+
+use std::collections::BTreeMap;
+
+use crate::api::{Container, Pod, Quantity, ResourceRequirements};
+
+/// CPU is counted in thousandths, everything else in units.
+#[must_use]
+pub fn amount(resource: &str, quantity: &Quantity) -> Option<i64> {
+    if resource == "cpu" {
+        quantity.milli()
+    } else {
+        quantity.value()
+    }
+}
+
+/// What a pod asks of the node, as the scheduler reckons it: the sum of its containers or its greatest
+/// init container, whichever is more, or what the pod says for itself; plus its overhead.
+#[must_use]
+pub fn requests(pod: &Pod) -> BTreeMap<String, i64> {
+    let mut total = BTreeMap::new();
+    for container in &pod.spec.containers {
+        for (name, value) in amounts(&container.resources.requests) {
+            let sum = total.entry(name).or_insert(0_i64);
+            *sum = sum.saturating_add(value);
+        }
+    }
+    for container in &pod.spec.init_containers {
+        for (name, value) in amounts(&container.resources.requests) {
+            let most = total.entry(name).or_insert(0_i64);
+            *most = (*most).max(value);
+        }
+    }
+    if let Some(own) = &pod.spec.resources {
+        total.extend(amounts(&own.requests));
+    }
+    for (name, value) in amounts(&pod.spec.overhead) {
+        let sum = total.entry(name).or_insert(0_i64);
+        *sum = sum.saturating_add(value);
+    }
+    total
+}
+
+fn amounts(list: &BTreeMap<String, Quantity>) -> impl Iterator<Item = (String, i64)> + '_ {
+    list.iter().filter_map(|(name, quantity)| Some((name.clone(), amount(name, quantity)?.max(0))))
+}
+
+/// The limit of a container's linear memory in bytes: its own, else its pod's, else none.
+#[must_use]
+pub fn memory_limit(pod: &Pod, container: &Container) -> Option<u64> {
+    let of = |resources: &ResourceRequirements| {
+        resources.limits.get("memory").and_then(Quantity::value).and_then(|v| u64::try_from(v).ok())
+    };
+    of(&container.resources)
+        .filter(|v| *v > 0)
+        .or_else(|| pod.spec.resources.as_ref().and_then(of).filter(|v| *v > 0))
+}
+
+/// `status.qosClass`: the one that the API shows, which never changes, else reckoned.
+#[must_use]
+pub fn qos_class(pod: &Pod) -> String {
+    if !pod.status.qos_class.is_empty() {
+        return pod.status.qos_class.clone();
+    }
+    let class = match &pod.spec.resources {
+        Some(own) if !own.limits.is_empty() || !own.requests.is_empty() => requirements_class(own),
+        _ => pod
+            .spec
+            .init_containers
+            .iter()
+            .chain(&pod.spec.containers)
+            .map(|container| requirements_class(&container.resources))
+            .reduce(combined)
+            .unwrap_or(BEST_EFFORT),
+    };
+    class.to_owned()
+}
+
+const GUARANTEED: &str = "Guaranteed";
+const BURSTABLE: &str = "Burstable";
+const BEST_EFFORT: &str = "BestEffort";
+
+fn combined(a: &'static str, b: &'static str) -> &'static str {
+    if a == b {
+        a
+    } else {
+        BURSTABLE
+    }
+}
+
+fn requirements_class(resources: &ResourceRequirements) -> &'static str {
+    let class = |name: &str| {
+        let of =
+            |list: &BTreeMap<String, Quantity>| list.get(name).and_then(|q| amount(name, q)).unwrap_or(0);
+        match (of(&resources.requests), of(&resources.limits)) {
+            (0, 0) => BEST_EFFORT,
+            (request, limit) if request == limit => GUARANTEED,
+            _ => BURSTABLE,
+        }
+    };
+    combined(class("cpu"), class("memory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::samples::pod;
+    use serde_json::{json, Value};
+
+    fn with(resources: &[Value]) -> Pod {
+        let containers: Vec<Value> =
+            resources.iter().map(|r| json!({"name": "c", "image": "i", "resources": r})).collect();
+        pod(&json!({"containers": containers}))
+    }
+
+    #[test]
+    fn classes_of_service() {
+        let all =
+            json!({"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "1000m", "memory": "1Mi"}});
+        for (containers, expected) in [
+            (vec![json!({})], "BestEffort"),
+            (vec![json!({"requests": {"ephemeral-storage": "1"}})], "BestEffort"),
+            (vec![json!({"requests": {"cpu": "0"}})], "BestEffort"),
+            (vec![all.clone()], "Guaranteed"),
+            (vec![all.clone(), all.clone()], "Guaranteed"),
+            (vec![all.clone(), json!({})], "Burstable"),
+            (vec![json!({"requests": {"cpu": "1"}})], "Burstable"),
+            (vec![json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})], "Burstable"),
+        ] {
+            assert_eq!(qos_class(&with(&containers)), expected, "{containers:?}");
+        }
+        let own = pod(
+            &json!({"resources": {"limits": {"cpu": "1", "memory": "1"}, "requests": {"cpu": "1", "memory": "1"}}}),
+        );
+        assert_eq!(qos_class(&own), "Guaranteed");
+        let mut shown = with(&[all]);
+        shown.status.qos_class = "Burstable".to_owned();
+        assert_eq!(qos_class(&shown), "Burstable", "what the API shows never changes");
+    }
+
+    #[test]
+    fn requests_are_summed_as_the_scheduler_does() {
+        let pod = pod(&json!({
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "900m", "memory": "1Ki"}}}],
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "500m", "memory": "1Mi"}}},
+                {"name": "b", "resources": {"requests": {"cpu": "250m", "x.io/y": "2"}}}],
+            "overhead": {"cpu": "10m"},
+        }));
+        let expected = [("cpu", 910), ("memory", 1_048_576), ("x.io/y", 2)];
+        assert_eq!(requests(&pod), expected.map(|(k, v)| (k.to_owned(), v)).into());
+    }
+
+    #[test]
+    fn the_pod_speaks_for_its_containers() {
+        let pod = pod(&json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}],
+            "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Mi"}},
+        }));
+        assert_eq!(requests(&pod).get("cpu"), Some(&1000));
+        let container = pod.spec.containers.first().cloned().unwrap_or_default();
+        assert_eq!(memory_limit(&pod, &container), Some(2_097_152));
+    }
+}

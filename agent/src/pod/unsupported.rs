@@ -1,0 +1,198 @@
+//! What a WASI node cannot give a pod: refused in plain words where it would change what the pod means,
+//! said in an event where it would not.
+
+use serde_json::Value;
+
+use super::admission::Rejection;
+use super::events::{of_pod, EventKind, EventText};
+use crate::api::{Container, Pod, Volume, VolumeSource};
+
+/// Name prefix of the volume that the API server's ServiceAccount admission adds to every pod.
+const TOKEN_VOLUME: &str = "kube-api-access-";
+
+/// Settings of a security context that say what a process may do on its host. A guest is no process.
+const MEANINGLESS: [&str; 12] = [
+    "allowPrivilegeEscalation",
+    "appArmorProfile",
+    "capabilities",
+    "fsGroup",
+    "privileged",
+    "procMount",
+    "readOnlyRootFilesystem",
+    "runAsGroup",
+    "runAsUser",
+    "seLinuxOptions",
+    "seccompProfile",
+    "supplementalGroups",
+];
+
+/// How far a volume can be laid out. The one place that says which kinds can.
+pub fn volume_support(volume: &Volume) -> VolumeSupport {
+    match &volume.source {
+        VolumeSource::Projected(_) if volume.name.starts_with(TOKEN_VOLUME) => VolumeSupport::NotMounted,
+        _ => VolumeSupport::Refused,
+    }
+}
+
+/// See [`volume_support`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeSupport {
+    /// Its containers run without it, and an event says so: nobody asked for it.
+    NotMounted,
+    /// A pod that mounts it cannot run here.
+    Refused,
+}
+
+/// The first thing that this node cannot give the pod, if the pod would mean something else without it.
+pub fn refusal(pod: &Pod) -> Option<Rejection> {
+    let spec = &pod.spec;
+    let of_pod = [
+        (spec.host_pid, "HostPIDNotSupported", "hostPID: guests are no processes and see none of the host's"),
+        (
+            spec.host_ipc,
+            "HostIPCNotSupported",
+            "hostIPC: WASI has no interprocess memory or semaphores to share",
+        ),
+        (
+            !spec.resource_claims.is_empty(),
+            "ResourceClaimsNotSupported",
+            "resourceClaims: this node hands out no devices",
+        ),
+        (
+            spec.runtime_class_name.as_deref().is_some_and(|name| !name.is_empty()),
+            "RuntimeClassNotSupported",
+            "runtimeClassName: this node has one runtime, and no handlers to choose from; leave it out",
+        ),
+    ];
+    if let Some((_, reason, message)) = of_pod.into_iter().find(|(set, ..)| *set) {
+        return Some(Rejection::new(reason, message.to_owned()));
+    }
+    if spec.security_context.as_ref().and_then(|c| c.get("sysctls")).is_some_and(|s| !is_empty(s)) {
+        let message = "securityContext.sysctls: a guest has no kernel of its own to set them on";
+        return Some(Rejection::new("SysctlForbidden", message.to_owned()));
+    }
+    let init = spec.init_containers.iter().find(|c| c.restart_policy.as_deref() == Some("Always"));
+    if let Some(container) = init {
+        let message = format!(
+            "init container \"{}\" has restartPolicy Always: sidecar containers cannot run on this node yet",
+            container.name
+        );
+        return Some(Rejection::new("SidecarContainersNotSupported", message));
+    }
+    spec.init_containers.iter().chain(&spec.containers).find_map(|c| container_refusal(pod, c))
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
+    let name = &container.name;
+    let unsupported = |reason: &str, what: &str| {
+        Some(Rejection::new(
+            reason,
+            format!("container \"{name}\" has {what}, which this node cannot give yet"),
+        ))
+    };
+    for (field, probe) in [
+        ("a livenessProbe", &container.liveness_probe),
+        ("a readinessProbe", &container.readiness_probe),
+        ("a startupProbe", &container.startup_probe),
+    ] {
+        if probe.is_some() {
+            return unsupported("ProbeNotSupported", field);
+        }
+    }
+    if container.lifecycle.as_ref().is_some_and(|l| l.as_object().is_none_or(|hooks| !hooks.is_empty())) {
+        return unsupported("LifecycleHookNotSupported", "lifecycle hooks");
+    }
+    if !container.volume_devices.is_empty() {
+        return unsupported("VolumeDevicesNotSupported", "volumeDevices (raw block devices)");
+    }
+    let restarts_all =
+        |rule: &Value| rule.get("action").and_then(Value::as_str) == Some("RestartAllContainers");
+    if container.restart_policy_rules.iter().any(restarts_all) {
+        let message =
+            "Pod requires node features that are not available: RestartAllContainersOnContainerExits";
+        return Some(Rejection::new("PodFeatureUnsupported", message.to_owned()));
+    }
+    if container.env.iter().any(|env| env.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some()))
+    {
+        return unsupported("EnvFilesNotSupported", "a variable from a file (fileKeyRef)");
+    }
+    container.volume_mounts.iter().find_map(|mount| {
+        let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
+        let kind = match volume {
+            Some(volume) if volume_support(volume) == VolumeSupport::NotMounted => return None,
+            Some(volume) => volume.source.kind(),
+            None => "unknown",
+        };
+        let message = format!(
+            "container \"{name}\" mounts volume \"{}\" of kind {kind}, which this node cannot give yet",
+            mount.name
+        );
+        Some(Rejection::new("VolumeNotSupported", message))
+    })
+}
+
+/// What the pod asks for and will not get, without being the worse for it.
+pub fn notes(pod: &Pod) -> Vec<EventText> {
+    let mut notes = Vec::new();
+    let mounted = |volume: &&Volume| {
+        let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        volume_support(volume) == VolumeSupport::NotMounted
+            && containers.flat_map(|c| &c.volume_mounts).any(|mount| mount.name == volume.name)
+    };
+    if let Some(volume) = pod.spec.volumes.iter().find(mounted) {
+        let message = format!(
+            "Volume \"{}\" (the service account's token) is not mounted: this node cannot mount volumes yet",
+            volume.name
+        );
+        notes.push(of_pod(EventKind::Normal, "VolumeNotMounted", message));
+    }
+    let ignored = ignored_settings(pod);
+    if !ignored.is_empty() {
+        let message = format!(
+            "Ignored {}: a WASI guest is no process of this host and has no user, group or capability there",
+            ignored.join(", ")
+        );
+        notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
+    }
+    for container in pod.spec.init_containers.iter().chain(&pod.spec.containers) {
+        let name = &container.name;
+        if !container.working_dir.is_empty() && container.working_dir != "/" {
+            let message = format!(
+                "Ignored workingDir \"{}\" of container \"{name}\": WASI has no working directory, guests start in /",
+                container.working_dir
+            );
+            notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
+        }
+        if container.stdin || container.tty {
+            let message =
+                format!("Ignored stdin and tty of container \"{name}\": its standard input is at its end");
+            notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
+        }
+    }
+    notes
+}
+
+fn ignored_settings(pod: &Pod) -> Vec<&'static str> {
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let contexts: Vec<&Value> = containers
+        .filter_map(|container| container.security_context.as_ref())
+        .chain(pod.spec.security_context.as_ref())
+        .collect();
+    // A setting that only takes something away ("allowPrivilegeEscalation": false) holds here anyway.
+    let asks = |value: &Value| !value.is_null() && value.as_bool() != Some(false) && !is_empty(value);
+    let mut ignored: Vec<&'static str> = MEANINGLESS
+        .into_iter()
+        .filter(|key| contexts.iter().any(|context| context.get(key).is_some_and(asks)))
+        .collect();
+    if pod.spec.share_process_namespace == Some(true) {
+        ignored.push("shareProcessNamespace");
+    }
+    if pod.spec.host_users == Some(false) {
+        ignored.push("hostUsers: false");
+    }
+    ignored
+}

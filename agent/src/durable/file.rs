@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{flock, FlockOperation};
+
 /// Writes `data` to `path` so that a power cut leaves the old file or the new one, never a part.
 ///
 /// `mode` is the file's permission, 0o600 for anything secret. Blocks until the data and the folder
@@ -42,6 +44,17 @@ pub fn ensure_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Keeps other processes out of a folder for as long as the returned file is open.
+///
+/// # Errors
+/// `WouldBlock` when another process has it; whatever else the file system says.
+pub fn lock_dir(path: &Path) -> io::Result<File> {
+    let name = path.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
 /// Removes a file, content when there is none.
 ///
 /// # Errors
@@ -58,6 +71,17 @@ pub fn remove_if_exists(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let folder = std::env::temp_dir().join(format!("copepod-lock-{:x}", fastrand::u64(..)));
+        ensure_private_dir(&folder).unwrap();
+        let first = lock_dir(&folder).unwrap();
+        assert_eq!(lock_dir(&folder).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        lock_dir(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn replaces_whole_files_with_the_mode_asked_for_and_leaves_nothing_behind() {

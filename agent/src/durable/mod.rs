@@ -5,4 +5,4 @@
 pub mod clock;
 mod file;
 
-pub use file::{ensure_private_dir, remove_if_exists, write_atomic};
+pub use file::{ensure_private_dir, lock_dir, remove_if_exists, write_atomic};

@@ -36,6 +36,9 @@ pub enum NodeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another agent has the data folder.
+    #[error("{}: another copepod is running on it; give this one another --data-dir", .0.display())]
+    InUse(PathBuf),
     /// Something that the kernel would not give.
     #[error("{what}: {source}")]
     System {
@@ -83,6 +86,8 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
 struct Running {
     /// Dropping one of them cancels it.
     _tasks: Vec<control::Task<()>>,
+    /// Keeps other agents out of the data folder.
+    _lock: std::fs::File,
 }
 
 impl Running {
@@ -97,6 +102,10 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
         move |source| NodeError::File { path, source }
     };
     durable::ensure_private_dir(data).map_err(file(data))?;
+    let lock = durable::lock_dir(data).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => NodeError::InUse(data.clone()),
+        _ => file(data)(error),
+    })?;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let images = data.join("images");
     let store = Store::open(&images).map_err(file(&images))?;
@@ -128,7 +137,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
         control::spawn(heartbeat.run()),
         control::spawn(api.keep_certificates(client, folder, kubeconfig)),
     ];
-    Ok(Running { _tasks: tasks })
+    Ok(Running { _tasks: tasks, _lock: lock })
 }
 
 /// `--node-ip`, or the address that leads to the API server.

@@ -49,8 +49,8 @@ impl KubeletApi {
         let refused = |error: &dyn std::fmt::Display| NodeError::KubeletApi(error.to_string());
         let bound = SocketAddr::new(config.address, config.port);
         let listener = listen::bind(bound).map_err(|error| refused(&format!("{error}; see --port")))?;
-        let (chain, key) =
-            self_signed::make(&[config.node_name.clone()], &[address]).map_err(|error| refused(&error))?;
+        let (chain, key) = self_signed::make(std::slice::from_ref(&config.node_name), &[address])
+            .map_err(|error| refused(&error))?;
         let tls = Tls::new(vec![chain], key).map_err(|error| refused(&error))?;
         let context = ServerContext {
             node_name: config.node_name.clone(),

@@ -29,7 +29,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 /// Makes the calling thread the control thread until `main` is done.
 pub fn run<T>(main: impl Future<Output = T>) -> T {
-    async_io::block_on(EXECUTOR.run(main))
+    // Boxed: a future is moved by copying it, and the way to the executor has many steps.
+    async_io::block_on(EXECUTOR.run(Box::pin(main)))
 }
 
 /// An executor handle for hyper, which spawns its connection tasks through it.

@@ -196,7 +196,7 @@ impl Client {
                 }
             }
         };
-        match within(timeout, whole).await {
+        match within(timeout, Box::pin(whole)).await {
             Ok(result) => result,
             Err(error) => {
                 // A connection that lets requests wait this long may be dead without knowing it.
@@ -212,7 +212,7 @@ impl Client {
     /// [`ApiError`]
     pub async fn stream(&self, call: Call) -> Result<Incoming, ApiError> {
         let (timeout, what) = (call.timeout, call.what());
-        match within(timeout, self.start(call)).await {
+        match within(timeout, Box::pin(self.start(call))).await {
             Ok(result) => result.map(|(answer, _)| answer.into_body()),
             Err(error) => {
                 self.discard_any().await;
@@ -312,7 +312,8 @@ impl Client {
             return Ok((Sender::Many(live.sender.clone()), live.number));
         }
         *shared = None;
-        match connect(&self.0.server, self.credentials().tls).await? {
+        // Boxed, as below: connecting is rare, and its future large.
+        match Box::pin(connect(&self.0.server, self.credentials().tls)).await? {
             Sender::Many(sender) => {
                 let number = fastrand::u64(1..);
                 *shared = Some(http2_sender::Shared { sender: sender.clone(), number });

@@ -74,7 +74,7 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
         log::info!("told to end");
         Ok(None)
     };
-    let started = async { start(&config).await.map(Some) };
+    let started = async { Box::pin(start(&config)).await.map(Some) };
     let Some(running) = started.or(stopped).await? else { return Ok(()) };
     signals.next().await;
     log::info!("told to end: the pods stop, and stay bound to this node");

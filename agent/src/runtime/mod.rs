@@ -1,9 +1,43 @@
 //! Runs WASI modules as guests, in slices of fuel, on the interpreter threads. Knows no Kubernetes type.
+//!
+//! [`Runtime::compile`] reads a module's [`sections`] and [`operators`] against the limits and has wasmi
+//! translate it ([`engine`]). [`Runtime::spawn`] makes a [`wasi::Host`] of what the guest is given and queues its run on
+//! the interpreter threads ([`interpreter`]). There the run is polled within a boundary that times it,
+//! catches panics and ends it when it is to be killed ([`guest`]); inside, [`slices`] gives it fuel for a few
+//! milliseconds at a time, and awaits what its calls wait for. [`limits`] says how far memory and tables may
+//! grow, [`pages`] gives back what holds only zeros.
+
+mod engine;
+mod guest;
+mod interpreter;
+mod limits;
+mod operators;
+mod pages;
+mod sections;
+mod slices;
+#[cfg(test)]
+mod tests;
+#[allow(dead_code)] // Parts that the file calls will use.
+mod wasi;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use self::engine::{Cache, Compiled};
+use self::guest::{Run, Shared};
+use self::interpreter::Queue;
+use self::limits::{Ledger, Limiter};
+use self::slices::Pace;
+use self::wasi::descriptors::Descriptors;
+use self::wasi::Host;
+
+/// A built-in module that prints `hello 0`, `hello 1`, … once a second: `hello.wat`.
+pub const HELLO: &[u8] = include_bytes!("hello.wasm");
+
+/// Bytes of arguments and environment together: Linux's own limit for one string of them (128 KiB), times two.
+pub const MAX_ARGUMENTS: usize = 256 * 1024;
 
 /// How the runtime is set up.
 #[derive(Clone, Debug)]
@@ -16,21 +50,120 @@ pub struct Config {
 
 /// The engine and its interpreter threads. Cheap to clone.
 #[derive(Clone)]
-pub struct Runtime {}
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<Queue>,
+    cache: Cache,
+    ledger: Arc<Ledger>,
+    pace: Arc<Pace>,
+    default_memory: u64,
+}
+
+impl Drop for Inner {
+    /// The interpreter threads end with the last handle of the runtime, and every guest with them.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
 
 /// A compiled module, shared by every guest that runs it.
 #[derive(Clone)]
-pub struct Module {}
+pub struct Module {
+    compiled: Arc<Compiled>,
+}
 
 /// Why bytes are not a module that can run here.
 #[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct ModuleError;
+pub enum ModuleError {
+    /// By its magic bytes.
+    #[error("not a WebAssembly module: the file does not start with \\0asm and version 1")]
+    NotWasm,
+    /// WASI 0.2 and later.
+    #[error(
+        "a WebAssembly component (WASI 0.2 or later), which this node does not run: build a core module \
+         for wasm32-wasip1 instead (Rust: --target wasm32-wasip1; Go: GOOS=wasip1 GOARCH=wasm; \
+         C: clang --target=wasm32-wasi)"
+    )]
+    Component,
+    /// In bytes.
+    #[error(
+        "the module has {size} bytes, and this node takes {limit} at most: strip it, or build it smaller"
+    )]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Of some declaration.
+    #[error("the module declares {count} {what}, and this node takes {limit} at most")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many.
+        count: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// What the parser, the validator or the translator says.
+    #[error("not a valid module for this node: {0}")]
+    Invalid(String),
+    /// A defect of the interpreter, caught.
+    #[error("the interpreter failed on this module (a defect of its own): {0}")]
+    Panic(String),
+}
 
-/// Why a guest could not be started (an import that this host does not offer, …).
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct StartError;
+/// Why a guest could not be started.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    /// An import that this host does not offer.
+    #[error(
+        "the module imports {module}.{name}, which this node does not offer: it offers \
+         wasi_snapshot_preview1 only (build for wasm32-wasip1)"
+    )]
+    MissingImport {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// An import with another signature.
+    #[error("the module imports {module}.{name} with a type that is not the one of WASI preview 1")]
+    ImportType {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// A library.
+    #[error("the module exports no function _start: it is a library, not a program (build a binary, or export one)")]
+    NoStart,
+    /// An export of that name which is something else.
+    #[error("the module's export _start is not a function without parameters and results")]
+    StartType,
+    /// More memory than allowed from the first.
+    #[error("the module starts with {needs} bytes of memory, and its limit is {limit}: raise the limit")]
+    Memory {
+        /// What it declares.
+        needs: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// Too much of them.
+    #[error("arguments and environment have {size} bytes together, and {limit} are allowed")]
+    TooManyArguments {
+        /// Bytes, NULs counted.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A NUL byte, or a `=` in a name.
+    #[error("{0} cannot be passed to a program: it has a NUL byte in it, or a = in a variable's name")]
+    Argument(String),
+}
 
 /// Where a guest's stdout or stderr goes. Called on an interpreter thread: must not block for long.
 pub trait Output: Send + Sync {
@@ -72,7 +205,9 @@ pub struct GuestSpec {
 
 /// A running (or ended) guest. Cheap to clone; dropping it ends nothing.
 #[derive(Clone)]
-pub struct Guest {}
+pub struct Guest {
+    shared: Arc<Shared>,
+}
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,37 +238,91 @@ impl Runtime {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(_config: Config) -> io::Result<Runtime> {
-        Ok(Runtime {})
+    pub fn start(config: Config) -> io::Result<Runtime> {
+        let inner = Inner {
+            queue: interpreter::start(config.threads)?,
+            cache: Cache::default(),
+            // No ceiling but what each guest has.
+            ledger: Arc::new(Ledger::new(u64::MAX)),
+            pace: Arc::default(),
+            default_memory: config.default_memory,
+        };
+        Ok(Runtime { inner: Arc::new(inner) })
     }
 
     /// Compiles (or finds, when some guest still uses it) the module with this digest. Blocks: call it on a blocking thread.
     ///
     /// # Errors
     /// When the bytes are not a core module that this engine accepts.
-    pub fn compile(&self, _digest: &str, _bytes: &[u8]) -> Result<Module, ModuleError> {
-        Ok(Module {})
+    pub fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Module, ModuleError> {
+        Ok(Module { compiled: self.inner.cache.get(digest, bytes)? })
     }
 
-    /// Starts a guest.
+    /// Starts a guest. It is instantiated on an interpreter thread: data segments that do not fit, and
+    /// tables past their limit, end it with a trap.
     ///
     /// # Errors
-    /// When the module cannot be linked or has no `_start`.
-    pub fn spawn(&self, _module: &Module, _spec: GuestSpec) -> Result<Guest, StartError> {
-        Ok(Guest {})
+    /// When the module cannot be linked or has no `_start`, or what it is given cannot be passed to it.
+    pub fn spawn(&self, module: &Module, spec: GuestSpec) -> Result<Guest, StartError> {
+        let compiled = &module.compiled;
+        compiled.linkable()?;
+        let limit = spec.memory.unwrap_or(self.inner.default_memory);
+        if compiled.initial_memory > limit {
+            return Err(StartError::Memory { needs: compiled.initial_memory, limit });
+        }
+        let shared = Arc::new(Shared::default());
+        let host = Host {
+            env: environment(&spec)?,
+            args: spec.args,
+            descriptors: Descriptors::new(spec.stdout, spec.stderr),
+            limiter: Limiter::new(limit, Arc::clone(&self.inner.ledger)),
+            memory: None,
+            pending: None,
+            slice_end: Instant::now(),
+            slice_cpu: Duration::ZERO,
+            shared: Arc::clone(&shared),
+        };
+        let run = slices::run(Arc::clone(compiled), host, Arc::clone(&self.inner.pace));
+        self.inner.queue.spawn(Run::new(run, Arc::clone(&shared)));
+        Ok(Guest { shared })
+    }
+
+    /// Linear memory of all guests together, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.inner.ledger.used()
+    }
+}
+
+/// The environment as `NAME=value`, once it and the arguments have been checked.
+fn environment(spec: &GuestSpec) -> Result<Vec<String>, StartError> {
+    let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let bytes = env.iter().chain(&spec.args).map(|text| text.len().saturating_add(1));
+    let size = bytes.fold(0, usize::saturating_add);
+    if size > MAX_ARGUMENTS {
+        return Err(StartError::TooManyArguments { size, limit: MAX_ARGUMENTS });
+    }
+    if let Some(name) = spec.env.iter().map(|(name, _)| name).find(|name| name.contains('=')) {
+        return Err(StartError::Argument(format!("the variable {name:?}")));
+    }
+    match env.iter().chain(&spec.args).find(|text| text.contains('\0')) {
+        Some(text) => Err(StartError::Argument(format!("{text:?}"))),
+        None => Ok(env),
     }
 }
 
 impl Guest {
     /// Ends the guest at its next slice or suspension. Idempotent.
-    pub fn kill(&self) {}
+    pub fn kill(&self) {
+        self.shared.kill();
+    }
     /// Waits for the end.
     pub async fn wait(&self) -> Exit {
-        Exit::Killed
+        self.shared.wait().await
     }
     /// What it has used.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage::default()
+        self.shared.usage()
     }
 }

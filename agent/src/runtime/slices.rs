@@ -1,0 +1,242 @@
+//! The run of one guest: instantiated, then called, a slice of fuel at a time.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use futures_lite::future::{poll_fn, yield_now};
+use futures_lite::FutureExt;
+use wasmi::{Error, ResumableCall, Store};
+
+use super::engine::Compiled;
+use super::pages::release_zeros;
+use super::wasi::clocks::thread_cpu;
+use super::wasi::{
+    errno_value, with_memory, Errno, Exited, Host, Interest, Panicked, Stop, Suspended, Then, Wait,
+};
+use super::Exit;
+
+/// How long a slice should take. A guest that is woken on a busy machine waits for one at most, and a
+/// switch costs some microseconds.
+const SLICE: Duration = Duration::from_millis(3);
+/// Fuel of the first slice of all: 0.3 ms on a desktop machine, some 5 ms on the slowest boards.
+const FIRST: usize = 500_000;
+/// Fuel of a slice, at least: what switching costs is still little beside it.
+const LEAST: u64 = 10_000;
+/// Fuel of a slice, at most: 3 ms at twice the speed of a fast desktop machine. Bounded as well for the
+/// native stack's sake: see `interpreter`.
+const MOST: u64 = 8_000_000;
+/// Linear memory that is looked through for zero pages in one turn: a millisecond or so.
+const RELEASE_CHUNK: usize = 4 << 20;
+
+/// What a new guest's first slice is given: what the last adapted slice of any guest was.
+#[derive(Debug)]
+pub struct Pace(AtomicUsize);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace(AtomicUsize::new(FIRST))
+    }
+}
+
+/// Fuel for the next slice after one of `fuel` that took `took`: towards [`SLICE`], by a factor of two at most.
+fn adapt(fuel: u64, took: Duration) -> u64 {
+    let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    let aim = u64::try_from(SLICE.as_micros()).unwrap_or(u64::MAX);
+    let next = fuel.saturating_mul(aim) / took;
+    next.clamp(fuel / 2, fuel.saturating_mul(2)).clamp(LEAST, MOST)
+}
+
+/// Why a guest does not go on: its end. Boxed by nobody: it is made once.
+type Ended = Exit;
+
+struct Running {
+    store: Store<Host>,
+    pace: Arc<Pace>,
+    fuel: u64,
+    released: usize,
+}
+
+/// Runs a guest to its end.
+pub async fn run(compiled: Arc<Compiled>, host: Host, pace: Arc<Pace>) -> Exit {
+    let fuel = u64::try_from(pace.0.load(Ordering::Relaxed)).unwrap_or(LEAST);
+    let mut store = Store::new(&compiled.engine, host);
+    store.limiter(|host| &mut host.limiter);
+    let mut running = Running { store, pace, fuel, released: 0 };
+    match running.all(&compiled).await {
+        Ok(()) => Exit::Code(0),
+        Err(exit) => exit,
+    }
+}
+
+impl Running {
+    async fn all(&mut self, compiled: &Compiled) -> Result<(), Ended> {
+        let instance = compiled
+            .linker
+            .instantiate_and_start(&mut self.store, &compiled.module)
+            .map_err(|error| self.failed(&error))?;
+        let memory = instance.get_memory(&self.store, "memory");
+        self.store.data_mut().memory = memory;
+        self.store.data_mut().limiter.guest_runs();
+        self.release().await;
+        for entry in &compiled.entries {
+            if let Some(function) = instance.get_func(&self.store, entry) {
+                self.begin(self.fuel)?;
+                let call = function.call_resumable(&mut self.store, &[], &mut []);
+                self.drive(call).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn drive(&mut self, mut call: Result<ResumableCall, Error>) -> Result<(), Ended> {
+        loop {
+            match call.map_err(|error| self.failed(&error))? {
+                ResumableCall::Finished => return Ok(()),
+                ResumableCall::OutOfFuel(stopped) => {
+                    self.adapt();
+                    yield_now().await;
+                    self.release().await;
+                    // One bulk operation runs whole, however much fuel it needs.
+                    self.begin(self.fuel.max(stopped.required_fuel()))?;
+                    call = stopped.resume(&mut self.store, &mut []);
+                }
+                ResumableCall::HostTrap(stopped) => {
+                    if stopped.host_error().downcast_ref::<Suspended>().is_none() {
+                        return Err(self.failed(stopped.host_error()));
+                    }
+                    self.release().await;
+                    let errno = self.wait().await?;
+                    self.begin(self.fuel)?;
+                    call = stopped.resume(&mut self.store, &[errno_value(errno)], &mut []);
+                }
+            }
+        }
+    }
+
+    /// A slice of `fuel` begins.
+    fn begin(&mut self, fuel: u64) -> Result<(), Ended> {
+        self.store.set_fuel(fuel).map_err(|error| Exit::Trap(error.to_string()))?;
+        let host = self.store.data_mut();
+        host.slice_cpu = thread_cpu();
+        host.slice_end = Instant::now().checked_add(SLICE).unwrap_or(host.slice_end);
+        Ok(())
+    }
+
+    /// A slice has used up its fuel.
+    fn adapt(&mut self) {
+        let took = thread_cpu().saturating_sub(self.store.data().slice_cpu);
+        self.fuel = adapt(self.fuel, took);
+        self.pace.0.store(usize::try_from(self.fuel).unwrap_or(FIRST), Ordering::Relaxed);
+    }
+
+    /// Waits for what the suspended call waits for; what it answers then.
+    async fn wait(&mut self) -> Result<Errno, Ended> {
+        loop {
+            let then = match self.store.data_mut().pending.take() {
+                None => return Ok(Errno::Success),
+                Some(Wait::Turn(then)) => {
+                    yield_now().await;
+                    then
+                }
+                Some(Wait::Blocking(work)) => crate::control::blocking(work).await,
+                Some(Wait::Until { deadline, descriptors, then }) => {
+                    until(deadline, descriptors).await;
+                    then
+                }
+            };
+            if let Some(errno) = self.follow(then)? {
+                return Ok(errno);
+            }
+        }
+    }
+
+    /// Does what follows a wait; none: it waits again.
+    fn follow(&mut self, then: Then) -> Result<Option<Errno>, Ended> {
+        self.store.data_mut().slice_cpu = thread_cpu();
+        match with_memory(&mut self.store, then) {
+            Ok(()) => Ok(Some(Errno::Success)),
+            Err(Stop::Errno(errno)) => Ok(Some(errno)),
+            Err(Stop::Trap(text)) => Err(self.ended(Exit::Trap(text))),
+            Err(Stop::Exit(code)) => Err(self.ended(Exit::Code(code))),
+            Err(Stop::Wait(wait)) => {
+                self.store.data_mut().pending = Some(wait);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Notes the size of linear memory and gives back the zero pages of what is new in it.
+    async fn release(&mut self) {
+        let size = self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store));
+        self.store.data().shared.set_memory(u64::try_from(size).unwrap_or(u64::MAX));
+        while self.released < size {
+            let end = self.released.saturating_add(RELEASE_CHUNK).min(size);
+            if let Some(memory) = self.store.data().memory {
+                if let Some(new) = memory.data_mut(&mut self.store).get_mut(self.released..end) {
+                    release_zeros(new);
+                }
+            }
+            self.released = end;
+            if end < size {
+                yield_now().await;
+            }
+        }
+    }
+
+    fn failed(&self, error: &Error) -> Exit {
+        if let Some(Exited(code)) = error.downcast_ref::<Exited>() {
+            return self.ended(Exit::Code(*code));
+        }
+        if let Some(Panicked(text)) = error.downcast_ref::<Panicked>() {
+            return Exit::Panic(text.clone());
+        }
+        self.ended(Exit::Trap(error.to_string()))
+    }
+
+    /// `exit`, or the lack of memory that led to it.
+    fn ended(&self, exit: Exit) -> Exit {
+        match exit {
+            Exit::Code(0) => exit,
+            _ if self.store.data().limiter.refused() => Exit::OutOfMemory,
+            _ => exit,
+        }
+    }
+}
+
+/// Waits until `deadline` or until one of `descriptors` is ready.
+async fn until(deadline: Option<Instant>, descriptors: Vec<(OwnedFd, Interest)>) {
+    let timer = async {
+        match deadline {
+            Some(at) => Timer::at(at).await,
+            None => Timer::never().await,
+        };
+    };
+    let mut registered = Vec::with_capacity(descriptors.len());
+    for (descriptor, interest) in descriptors {
+        match Async::new_nonblocking(descriptor) {
+            Ok(descriptor) => registered.push((descriptor, interest)),
+            // Cannot be waited for (a regular file): ready, after everybody's turn.
+            Err(_) => return yield_now().await,
+        }
+    }
+    let ready = poll_fn(|context| any_ready(&registered, context));
+    timer.or(ready).await;
+}
+
+fn any_ready(registered: &[(Async<OwnedFd>, Interest)], context: &mut Context<'_>) -> Poll<()> {
+    let mut state = Poll::Pending;
+    for (descriptor, interest) in registered {
+        let one = match interest {
+            Interest::Read => descriptor.poll_readable(context),
+            Interest::Write => descriptor.poll_writable(context),
+        };
+        if one.is_ready() {
+            state = Poll::Ready(());
+        }
+    }
+    state
+}

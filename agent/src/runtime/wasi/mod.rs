@@ -1,0 +1,303 @@
+//! The host's side of WASI preview 1: all 46 calls of `wasi_snapshot_preview1`.
+//!
+//! A call is a plain function over the guest's memory, its [`Host`] and its arguments. It answers at
+//! once with an [`Errno`], ends the guest ([`Stop::Trap`], [`Stop::Exit`]), or says what it must wait
+//! for ([`Stop::Wait`]): then the guest is suspended, the interpreter thread runs others, and what is
+//! to follow runs when the wait is over (see `slices`). No call blocks an interpreter thread, and
+//! none moves more than [`abi::CHUNK`] bytes at a time.
+
+pub mod abi;
+mod args;
+pub mod clocks;
+pub mod descriptors;
+mod errno;
+mod poll;
+mod process;
+mod random;
+mod sockets;
+mod transfer;
+
+use std::os::fd::OwnedFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmi::errors::HostError;
+use wasmi::{Caller, Error, FuncType, Linker, Val, ValType};
+
+pub use self::abi::Memory;
+use self::descriptors::Descriptors;
+pub use self::errno::Errno;
+use super::engine::panic_text;
+use super::guest::Shared;
+use super::limits::Limiter;
+
+/// The import module of preview 1.
+pub const MODULE: &str = "wasi_snapshot_preview1";
+
+/// What a call answers: nothing more to say (errno 0), or why the guest does not go on as before.
+pub type Wasi<T> = Result<T, Stop>;
+
+/// What follows a wait.
+pub type Then = Box<dyn FnOnce(&mut Memory<'_>, &mut Host) -> Wasi<()> + Send>;
+
+/// Why a call does not answer success at once.
+pub enum Stop {
+    /// The call answers this.
+    Errno(Errno),
+    /// The guest ends with a trap of this text.
+    Trap(String),
+    /// `proc_exit`: the guest ends with this code.
+    Exit(u32),
+    /// The guest waits.
+    Wait(Wait),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Stop {
+        Stop::Errno(errno)
+    }
+}
+
+impl From<rustix::io::Errno> for Stop {
+    fn from(error: rustix::io::Errno) -> Stop {
+        Stop::Errno(error.into())
+    }
+}
+
+/// What a guest waits for.
+pub enum Wait {
+    /// For every other guest to have had its turn.
+    Turn(Then),
+    /// For work that may block, done on a blocking thread.
+    Blocking(Box<dyn FnOnce() -> Then + Send>),
+    /// For a time, or for one of some descriptors of the host, whichever comes first.
+    Until {
+        /// The time; none: never.
+        deadline: Option<Instant>,
+        /// Descriptors (copies, non-blocking), each to become readable or writable.
+        descriptors: Vec<(OwnedFd, Interest)>,
+        /// What follows.
+        then: Then,
+    },
+}
+
+impl Wait {
+    /// Work for a blocking thread.
+    pub fn blocking(work: impl FnOnce() -> Then + Send + 'static) -> Wait {
+        Wait::Blocking(Box::new(work))
+    }
+}
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Readable, or at its end.
+    Read,
+    /// Writable, or closed at its other end.
+    Write,
+}
+
+/// Everything that one guest's calls work on: the data of its store.
+pub struct Host {
+    /// argv
+    pub args: Vec<String>,
+    /// `NAME=value`
+    pub env: Vec<String>,
+    /// Open descriptors.
+    pub descriptors: Descriptors,
+    /// What bounds memory and tables.
+    pub limiter: Limiter,
+    /// The exported `memory`; none before instantiation, and in a guest that exports none.
+    pub memory: Option<wasmi::Memory>,
+    /// What the suspended guest waits for.
+    pub pending: Option<Wait>,
+    /// When the slice that runs now should end. A host call that returns later takes the fuel that is left.
+    pub slice_end: Instant,
+    /// CPU clock of the thread when the slice that runs now began.
+    pub slice_cpu: Duration,
+    /// The guest as others see it.
+    pub shared: Arc<Shared>,
+}
+
+impl Host {
+    /// CPU time of the guest until now.
+    fn cpu(&self) -> Duration {
+        let now = clocks::thread_cpu().saturating_sub(self.slice_cpu);
+        self.shared.usage().cpu.saturating_add(now)
+    }
+}
+
+/// The arguments of one call, which the linker has checked against its signature.
+#[derive(Clone, Copy)]
+pub struct Args<'a>(&'a [Val]);
+
+impl Args<'_> {
+    /// The 32-bit argument at `index`.
+    fn u32(self, index: usize) -> u32 {
+        match self.0.get(index) {
+            Some(Val::I32(value)) => u32::from_ne_bytes(value.to_ne_bytes()),
+            _ => 0,
+        }
+    }
+    /// The 64-bit argument at `index`.
+    fn u64(self, index: usize) -> u64 {
+        u64::from_ne_bytes(self.i64(index).to_ne_bytes())
+    }
+    /// The signed 64-bit argument at `index`.
+    fn i64(self, index: usize) -> i64 {
+        match self.0.get(index) {
+            Some(Val::I64(value)) => *value,
+            _ => 0,
+        }
+    }
+}
+
+type Call = fn(&mut Memory<'_>, &mut Host, Args<'_>) -> Wasi<()>;
+
+/// Every call: its name, its parameters (`i` 32 bits, `I` 64 bits) and what answers it. All but
+/// `proc_exit` return an errno.
+const CALLS: [(&str, &str, Call); 46] = [
+    ("args_get", "ii", args::args_get),
+    ("args_sizes_get", "ii", args::args_sizes_get),
+    ("clock_res_get", "ii", clocks::clock_res_get),
+    ("clock_time_get", "iIi", clocks::clock_time_get),
+    ("environ_get", "ii", args::environ_get),
+    ("environ_sizes_get", "ii", args::environ_sizes_get),
+    ("fd_advise", "iIIi", not_yet),
+    ("fd_allocate", "iII", not_yet),
+    ("fd_close", "i", descriptors::fd_close),
+    ("fd_datasync", "i", not_yet),
+    ("fd_fdstat_get", "ii", descriptors::fd_fdstat_get),
+    ("fd_fdstat_set_flags", "ii", descriptors::fd_fdstat_set_flags),
+    ("fd_fdstat_set_rights", "iII", descriptors::fd_fdstat_set_rights),
+    ("fd_filestat_get", "ii", descriptors::fd_filestat_get),
+    ("fd_filestat_set_size", "iI", not_yet),
+    ("fd_filestat_set_times", "iIIi", not_yet),
+    ("fd_pread", "iiiIi", not_yet),
+    ("fd_prestat_dir_name", "iii", descriptors::fd_prestat_dir_name),
+    ("fd_prestat_get", "ii", descriptors::fd_prestat_get),
+    ("fd_pwrite", "iiiIi", not_yet),
+    ("fd_read", "iiii", transfer::fd_read),
+    ("fd_readdir", "iiiIi", not_yet),
+    ("fd_renumber", "ii", descriptors::fd_renumber),
+    ("fd_seek", "iIii", not_yet),
+    ("fd_sync", "i", not_yet),
+    ("fd_tell", "ii", not_yet),
+    ("fd_write", "iiii", transfer::fd_write),
+    ("path_create_directory", "iii", not_yet),
+    ("path_filestat_get", "iiiii", not_yet),
+    ("path_filestat_set_times", "iiiiIIi", not_yet),
+    ("path_link", "iiiiiii", not_yet),
+    ("path_open", "iiiiiIIii", not_yet),
+    ("path_readlink", "iiiiii", not_yet),
+    ("path_remove_directory", "iii", not_yet),
+    ("path_rename", "iiiiii", not_yet),
+    ("path_symlink", "iiiii", not_yet),
+    ("path_unlink_file", "iii", not_yet),
+    ("poll_oneoff", "iiii", poll::poll_oneoff),
+    ("proc_exit", "i", process::proc_exit),
+    ("proc_raise", "i", process::proc_raise),
+    ("random_get", "ii", random::random_get),
+    ("sched_yield", "", process::sched_yield),
+    ("sock_accept", "iii", sockets::no_socket),
+    ("sock_recv", "iiiiii", sockets::no_socket),
+    ("sock_send", "iiiii", sockets::no_socket),
+    ("sock_shutdown", "ii", sockets::no_socket),
+];
+
+fn not_yet(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
+    host.descriptors.get(args.u32(0))?;
+    Err(Errno::Notsup.into())
+}
+
+/// The type of the call named `name`; none where preview 1 has no such call.
+#[must_use]
+pub fn signature(name: &str) -> Option<FuncType> {
+    CALLS.iter().find(|(known, ..)| *known == name).map(|(name, params, _)| func_type(name, params))
+}
+
+fn func_type(name: &str, params: &str) -> FuncType {
+    let params = params.chars().map(|param| if param == 'I' { ValType::I64 } else { ValType::I32 });
+    let results: &[ValType] = if name == "proc_exit" { &[] } else { &[ValType::I32] };
+    FuncType::new(params.collect::<Vec<_>>(), results.iter().copied())
+}
+
+/// Adds the call named `name` to `linker`, if it is one of preview 1.
+///
+/// # Errors
+/// When it is there already.
+pub fn link(linker: &mut Linker<Host>, name: &str) -> Result<(), Error> {
+    for (known, params, call) in CALLS {
+        if known == name {
+            linker.func_new(MODULE, known, func_type(known, params), move |caller, params, results| {
+                enter(caller, call, Args(params), results)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The guest waits: it is resumed with an errno when the wait is over.
+#[derive(Debug, thiserror::Error)]
+#[error("suspended")]
+pub struct Suspended;
+impl HostError for Suspended {}
+
+/// The guest has called `proc_exit` with this code.
+#[derive(Debug, thiserror::Error)]
+#[error("exited with code {0}")]
+pub struct Exited(pub u32);
+impl HostError for Exited {}
+
+/// A call of the host's has panicked with this text. It is caught here because wasmi's handlers are
+/// `extern "C"` functions: a panic that reached one would abort the process.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+pub struct Panicked(pub String);
+impl HostError for Panicked {}
+
+fn enter(mut caller: Caller<'_, Host>, call: Call, args: Args<'_>, results: &mut [Val]) -> Result<(), Error> {
+    let answer =
+        catch_unwind(AssertUnwindSafe(|| with_memory(&mut caller, |memory, host| call(memory, host, args))))
+            .map_err(|panic| Error::host(Panicked(panic_text(&*panic))))?;
+    if Instant::now() >= caller.data().slice_end {
+        caller.set_fuel(0)?;
+    }
+    let errno = match answer {
+        Ok(()) => Errno::Success,
+        Err(Stop::Errno(errno)) => errno,
+        Err(Stop::Trap(text)) => return Err(Error::new(text)),
+        Err(Stop::Exit(code)) => return Err(Error::host(Exited(code))),
+        Err(Stop::Wait(wait)) => {
+            caller.data_mut().pending = Some(wait);
+            return Err(Error::host(Suspended));
+        }
+    };
+    if let Some(result) = results.first_mut() {
+        *result = errno_value(errno);
+    }
+    Ok(())
+}
+
+/// An errno as a call returns it.
+#[must_use]
+pub fn errno_value(errno: Errno) -> Val {
+    Val::I32(i32::from(errno as u16))
+}
+
+/// Runs `work` on the guest's memory and its host. A guest that exports no `memory` has an empty one:
+/// a pointer into it traps.
+pub fn with_memory<T>(
+    store: &mut impl wasmi::AsContextMut<Data = Host>,
+    work: impl FnOnce(&mut Memory<'_>, &mut Host) -> T,
+) -> T {
+    let mut store = store.as_context_mut();
+    match store.data().memory {
+        Some(memory) => {
+            let (bytes, host) = memory.data_and_store_mut(&mut store);
+            work(&mut Memory::new(bytes), host)
+        }
+        None => work(&mut Memory::new(&mut []), store.data_mut()),
+    }
+}

@@ -234,6 +234,10 @@ fn a_changed_image_replaces_the_container_whatever_its_policy() {
     assert_eq!(story.told(), ["Killing: Container c definition changed, will be restarted"]);
     story.kill("c", STOPPED);
     story.expect(&["start c"], None);
+    let status = story.status();
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
+    assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 143);
     story.start("c");
     story.expect(&[], None);
     assert_eq!(story.status()["containerStatuses"][0]["restartCount"], 1);

@@ -12,33 +12,31 @@ pub struct LogRun {
     pub running: bool,
 }
 
-/// Why there is no log to read. The texts are a kubelet's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a container has no log to show: the cases of a kubelet's `validateContainerLogStatus`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogRefusal {
-    /// 404
-    #[error("{0}")]
-    NotFound(String),
-    /// 400
-    #[error("{0}")]
-    BadRequest(String),
+    /// No such pod on this node.
+    NoPod,
+    /// The pod has no such container.
+    NoContainer,
+    /// `previous` was asked for and there is no earlier run.
+    NoPrevious,
+    /// It has not run yet; the waiting reason (`ContainerCreating`, `ImagePullBackOff`, …).
+    Waiting(String),
+    /// It has ended without ever having run.
+    Terminated,
+    /// Nothing is known of its state yet.
+    NotAvailable,
 }
 
-/// There is no such pod.
-#[must_use]
-pub fn no_pod(pod: &str) -> LogRefusal {
-    LogRefusal::NotFound(format!("pod \"{pod}\" does not exist"))
-}
-
-/// Finds the run of a container of the pod called `pod`, given its record and the container's state as shown.
+/// Finds the run of a container that is meant.
 ///
 /// # Errors
 /// Why there is no log.
-pub fn find(pod: &str, record: &PodRecord, container: &str, previous: bool) -> Result<LogRun, LogRefusal> {
+pub fn find(record: &PodRecord, container: &str, previous: bool) -> Result<LogRun, LogRefusal> {
     let Some(known) = record.container(container) else {
-        return Err(LogRefusal::NotFound(format!("container \"{container}\" not found in pod \"{pod}\"")));
+        return Err(LogRefusal::NoContainer);
     };
-    let refuse = |text: String| Err(LogRefusal::BadRequest(text));
-    let named = format!("container \"{container}\" in pod \"{pod}\"");
     let reported = &record.reported;
     let shown = reported.init_container_statuses.iter().chain(&reported.container_statuses);
     let state = shown.into_iter().find(|status| status.name == container).map(|status| &status.state);
@@ -49,7 +47,7 @@ pub fn find(pod: &str, record: &PodRecord, container: &str, previous: bool) -> R
         let last = if state.terminated.is_some() { &known.previous } else { &known.ended };
         return match last.as_ref().and_then(|end| end.log) {
             Some(run) => Ok(LogRun { run, running: false }),
-            None => refuse(format!("previous terminated {named} not found")),
+            None => Err(LogRefusal::NoPrevious),
         };
     }
     if known.running().is_some() {
@@ -59,16 +57,12 @@ pub fn find(pod: &str, record: &PodRecord, container: &str, previous: bool) -> R
         let log = end.log.or_else(|| known.previous.as_ref().and_then(|end| end.log));
         return match log {
             Some(run) => Ok(LogRun { run, running: false }),
-            None => refuse(format!("{named} is terminated")),
+            None => Err(LogRefusal::Terminated),
         };
     }
-    match state.waiting.as_ref().map(|waiting| waiting.reason.as_str()) {
-        Some("ErrImagePull") => refuse(format!("{named} is waiting to start: image can't be pulled")),
-        Some("ImagePullBackOff") => {
-            refuse(format!("{named} is waiting to start: trying and failing to pull image"))
-        }
-        Some(reason) => refuse(format!("{named} is waiting to start: {reason}")),
-        None => refuse(format!("{named} is not available")),
+    match &state.waiting {
+        Some(waiting) => Err(LogRefusal::Waiting(waiting.reason.clone())),
+        None => Err(LogRefusal::NotAvailable),
     }
 }
 

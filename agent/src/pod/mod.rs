@@ -31,7 +31,7 @@ pub mod status;
 mod unsupported;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 /// Annotation: a stopping guest is not ended at once, but given the grace period (design: Stopping).
 pub const WAIT_FOR_GRACE: &str = "copepod/wait-for-grace";

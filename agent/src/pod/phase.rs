@@ -1,24 +1,25 @@
 //! `status.phase` from the states of the containers (`kubelet_pods.go`, getPhase).
 
 use super::policy::restarts;
-use crate::api::{Container, ContainerStateTerminated, ContainerStatus, Pod};
+use crate::api::{ContainerStateTerminated, ContainerStatus, Pod};
 
 /// The phase of a pod whose containers are as `init` and `containers` say, each in the order of the spec.
-/// `terminal`: nothing runs and nothing will be started again, whatever the policies say.
+/// `replaced`: containers that come again whatever their policies say. `terminal`: nothing runs and nothing
+/// will be started again, whatever the policies say.
 #[must_use]
 pub fn phase(
     pod: &Pod,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
+    replaced: impl Fn(&str) -> bool,
     terminal: bool,
 ) -> &'static str {
     let mut pending = 0_usize;
     for container in &pod.spec.init_containers {
         let status = init.iter().find(|status| status.name == container.name);
+        let lasts = |code| !replaced(&container.name) && !restarts(pod, container, true, code);
         match status.and_then(end) {
-            Some(end) if end.exit_code != 0 && !restarts(pod, container, true, end.exit_code) => {
-                return "Failed"
-            }
+            Some(end) if end.exit_code != 0 && lasts(end.exit_code) => return "Failed",
             Some(_) => {}
             None => pending += 1,
         }
@@ -32,7 +33,8 @@ pub fn phase(
         } else if let Some(end) = status.and_then(end) {
             stopped += 1;
             succeeded += usize::from(end.exit_code == 0);
-            restarting += usize::from(is_restarted(pod, container, end));
+            let restarted = replaced(&container.name) || restarts(pod, container, false, end.exit_code);
+            restarting += usize::from(restarted);
         } else {
             waiting += 1;
         }
@@ -45,10 +47,6 @@ pub fn phase(
         (0, 0) if succeeded == stopped => "Succeeded",
         (0, 0) => "Failed",
     }
-}
-
-fn is_restarted(pod: &Pod, container: &Container, end: &ContainerStateTerminated) -> bool {
-    restarts(pod, container, false, end.exit_code)
 }
 
 /// The end of the latest run, unless one goes on.
@@ -94,7 +92,7 @@ mod tests {
         }));
         let statuses =
             |list: &[(String, char)]| -> Vec<_> { list.iter().map(|(n, state)| status(n, *state)).collect() };
-        phase(&pod, &statuses(&init), &statuses(&containers), terminal)
+        phase(&pod, &statuses(&init), &statuses(&containers), |_| false, terminal)
     }
 
     #[test]

@@ -62,7 +62,9 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
     if ended {
         end_unstarted(pod, record, &mut status);
     }
-    status.phase = phase(pod, &status.init_container_statuses, &status.container_statuses, ended).to_owned();
+    let replaced = |name: &str| record.container(name).is_some_and(|container| container.replace);
+    let (init, containers) = (&status.init_container_statuses, &status.container_statuses);
+    status.phase = phase(pod, init, containers, replaced, ended).to_owned();
     if ended && (record.deadline_exceeded || !is_final(&status.phase)) {
         status.phase = "Failed".to_owned();
     }
@@ -137,6 +139,12 @@ fn states<'r>(
     if let Activity::Running(running) = &record.activity {
         let running = Some(ContainerStateRunning { started_at: Some(running.started_at) });
         return (ContainerState { running, ..ContainerState::default() }, record.ended.as_ref());
+    }
+    if record.replace && !ended {
+        // It comes again whatever its policy says, so it must not be shown as ended: the API server lets
+        // nothing leave that state whose policy does not say so.
+        let (reason, message) = record.waiting.as_ref().map_or((unstarted, ""), |w| (&w.reason, &w.message));
+        return (waiting(reason, message), record.ended.as_ref());
     }
     match (&record.waiting, &record.ended) {
         (Some(waiting), last) if !ended => (self::waiting(&waiting.reason, &waiting.message), last.as_ref()),

@@ -1,1 +1,414 @@
-//! supervisor
+//! Performs what [`crate::pod`] decides, one task a pod on the control thread.
+//!
+//! Pods come in by [`Supervisor::handle`]; what the supervisor needs of an API server is the trait [`Api`],
+//! and of images, modules and logs the trait [`Workshop`]. `cluster/` implements the first for a real API
+//! server, [`local`] for `copepod run`; [`WasmWorkshop`] is the second.
+//!
+//! ```text
+//!   handle(PodEvent) ──► admission ──► tend (one task a pod) ──► start ──► Workshop (image, runtime, log)
+//!                                       │   ▲        └─────────► reporter ──► Api (status, final delete)
+//!                                       └───┘ starts, ends and answers come back as messages
+//! ```
+
+mod api;
+mod clock;
+pub mod local;
+mod reporter;
+mod start;
+mod tend;
+mod workshop;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::future::or;
+use serde_json::{json, Value};
+
+pub use api::{Api, ApiFailure, BoxFuture};
+pub use clock::{Clock, SystemClock};
+pub use workshop::{RunSpec, Running, Terminal, WasmWorkshop, Workshop};
+
+use crate::api::{Pod, PodStatus};
+use crate::control::{self, Task};
+use crate::image::Keyring;
+use crate::log::PodKey;
+use crate::pod::admission::admit;
+use crate::pod::conditions::is_owned;
+use crate::pod::events::{pod_label, EventText};
+use crate::pod::lifecycle::{apply, over, Happening};
+use crate::pod::logs::{self, LogRefusal};
+use crate::pod::node::NodeFacts;
+use crate::pod::record::{Admission, PodRecord};
+use crate::pod::status::is_final;
+use crate::pod::MIRROR;
+use crate::runtime::Usage;
+
+/// What a source of pods says.
+#[derive(Clone, Debug)]
+pub enum PodEvent {
+    /// These are all pods: any other is gone.
+    Set(Vec<Pod>),
+    /// This pod is new or changed.
+    Applied(Box<Pod>),
+    /// The pod with this UID is gone from the API server.
+    Deleted {
+        /// metadata.uid
+        uid: String,
+    },
+}
+
+/// What a supervisor works with.
+pub struct Setup {
+    /// The API server, or what stands in for it.
+    pub api: Arc<dyn Api>,
+    /// Where containers are made.
+    pub workshop: Arc<dyn Workshop>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The node, as it is now; see [`Supervisor::set_node`].
+    pub node: NodeFacts,
+    /// Login data that every pull may use, beside the pod's own.
+    pub keyring: Keyring,
+}
+
+/// The log that somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTarget {
+    /// Whose.
+    pub pod: PodKey,
+    /// Which container's.
+    pub container: String,
+    /// Which run's, from 0.
+    pub run: u32,
+    /// The run goes on: a follower waits for more.
+    pub running: bool,
+}
+
+/// What one running container has used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerUsage {
+    /// Whose container.
+    pub pod: PodKey,
+    /// Its name.
+    pub container: String,
+    /// What it has used since it started.
+    pub usage: Usage,
+}
+
+/// Looks after all pods of the node. Cheap to clone.
+#[derive(Clone)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+}
+
+/// What all tasks share.
+pub(crate) struct Shared {
+    api: Arc<dyn Api>,
+    workshop: Arc<dyn Workshop>,
+    clock: Arc<dyn Clock>,
+    keyring: Keyring,
+    node: Mutex<Arc<NodeFacts>>,
+    pods: Mutex<Pods>,
+}
+
+#[derive(Default)]
+struct Pods {
+    /// By UID.
+    entries: BTreeMap<String, Arc<Entry>>,
+    /// The supervisor was shut down.
+    closed: bool,
+}
+
+/// One pod.
+pub(crate) struct Entry {
+    state: Mutex<PodState>,
+    inbox: Sender<tend::Message>,
+    task: Mutex<Option<Task<()>>>,
+    /// Closed when the pod is over.
+    over: Sender<()>,
+    over_seen: Receiver<()>,
+}
+
+pub(crate) struct PodState {
+    pod: Arc<Pod>,
+    record: PodRecord,
+    runs: BTreeMap<String, Arc<dyn Running>>,
+}
+
+/// A lock that a panic of another task has not made useless: what it guards is set whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    fn state(&self) -> MutexGuard<'_, PodState> {
+        lock(&self.state)
+    }
+
+    /// Makes the pod's task look. A full inbox will make it look anyway.
+    fn nudge(&self) {
+        let _ = self.inbox.try_send(tend::Message::Look);
+    }
+}
+
+impl Shared {
+    fn node(&self) -> Arc<NodeFacts> {
+        lock(&self.node).clone()
+    }
+
+    fn tell(&self, pod: &Pod, event: EventText) {
+        log::debug!("pod {}: {}: {}", pod_label(pod), event.reason, event.message);
+        self.api.event(event.about(pod), event);
+    }
+
+    fn forget(&self, uid: &str) {
+        lock(&self.pods).entries.remove(uid);
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        lock(&self.pods).entries.values().cloned().collect()
+    }
+}
+
+impl Supervisor {
+    /// Starts with no pods.
+    #[must_use]
+    pub fn new(setup: Setup) -> Supervisor {
+        let Setup { api, workshop, clock, node, keyring } = setup;
+        let node = Mutex::new(Arc::new(node));
+        Supervisor {
+            shared: Arc::new(Shared { api, workshop, clock, keyring, node, pods: Mutex::default() }),
+        }
+    }
+
+    /// Takes in what a source of pods says. Nothing is ended because it is missing before the first
+    /// [`PodEvent::Set`] says so.
+    pub fn handle(&self, event: PodEvent) {
+        match event {
+            PodEvent::Set(mut pods) => {
+                let known: BTreeSet<String> = pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
+                let gone: Vec<String> = lock(&self.shared.pods)
+                    .entries
+                    .keys()
+                    .filter(|uid| !known.contains(*uid))
+                    .cloned()
+                    .collect();
+                for uid in gone {
+                    self.removed(&uid);
+                }
+                // The oldest has the first right to a place (`kubelet.go`, HandlePodAdditions).
+                pods.sort_by_key(|pod| pod.metadata.creation_timestamp);
+                for pod in pods {
+                    self.applied(Box::new(pod));
+                }
+            }
+            PodEvent::Applied(pod) => self.applied(pod),
+            PodEvent::Deleted { uid } => self.removed(&uid),
+        }
+    }
+
+    /// The node changed: addresses, labels, taints, capacity.
+    pub fn set_node(&self, node: NodeFacts) {
+        {
+            let mut known = lock(&self.shared.node);
+            if **known == node {
+                return;
+            }
+            *known = Arc::new(node);
+        }
+        for entry in self.shared.entries() {
+            entry.nudge();
+        }
+    }
+
+    fn removed(&self, uid: &str) {
+        let Some(entry) = lock(&self.shared.pods).entries.get(uid).cloned() else { return };
+        {
+            let mut state = entry.state();
+            let pod = state.pod.clone();
+            apply(&pod, &mut state.record, Happening::Removed, self.shared.clock.now());
+        }
+        entry.nudge();
+    }
+
+    fn applied(&self, pod: Box<Pod>) {
+        if pod.metadata.annotations.contains_key(MIRROR) {
+            // The API server's image of a static pod: the pod itself comes from elsewhere.
+            return;
+        }
+        let known = lock(&self.shared.pods).entries.get(&pod.metadata.uid).cloned();
+        match known {
+            Some(entry) => {
+                entry.state().pod = Arc::from(pod);
+                entry.nudge();
+            }
+            None => self.add(pod),
+        }
+    }
+
+    fn add(&self, pod: Box<Pod>) {
+        let pod: Arc<Pod> = Arc::from(pod);
+        let mut pods = lock(&self.shared.pods);
+        if pods.closed || pods.entries.contains_key(&pod.metadata.uid) {
+            return;
+        }
+        let (admission, events) = self.admission(&pod, &pods);
+        let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
+        let (inbox, messages) = async_channel::bounded(tend::INBOX);
+        let (over, over_seen) = async_channel::bounded(1);
+        let state = Mutex::new(PodState { pod: pod.clone(), record, runs: BTreeMap::new() });
+        let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over, over_seen });
+        pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
+        drop(pods);
+        for event in events {
+            self.shared.tell(&pod, event);
+        }
+        let task = control::spawn(tend::tend(self.shared.clone(), entry.clone(), messages));
+        *lock(&entry.task) = Some(task);
+    }
+
+    fn admission(&self, pod: &Pod, pods: &Pods) -> (Admission, Vec<EventText>) {
+        // A pod that is over or on its way out needs no place.
+        if is_final(&pod.status.phase) || pod.metadata.deletion_timestamp.is_some() {
+            return (Admission::Admitted, Vec::new());
+        }
+        let holds_place = |entry: &&Arc<Entry>| {
+            let state = entry.state();
+            state.record.admission == Admission::Admitted
+                && !state.record.removed
+                && !(over(&state.pod, &state.record) && state.record.quiet())
+        };
+        let others: Vec<Arc<Pod>> =
+            pods.entries.values().filter(holds_place).map(|entry| entry.state().pod.clone()).collect();
+        let others: Vec<&Pod> = others.iter().map(Arc::as_ref).collect();
+        match admit(pod, &self.shared.node(), &others) {
+            Ok(notes) => (Admission::Admitted, notes),
+            Err(rejection) => {
+                log::warn!("pod {} was rejected: {}", pod_label(pod), rejection.message);
+                let event = rejection.event();
+                (Admission::Rejected(rejection), vec![event])
+            }
+        }
+    }
+
+    /// All pods with their status as this node sees it, as a `v1 PodList`.
+    #[must_use]
+    pub fn pod_list(&self) -> Value {
+        let items: Vec<Value> = self.pods().iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+    }
+
+    /// All pods with their status as this node sees it.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Pod> {
+        self.shared.entries().iter().map(|entry| shown(&entry.state())).collect()
+    }
+
+    /// Finds the log that `kubectl logs` means.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        previous: bool,
+    ) -> Result<LogTarget, LogRefusal> {
+        let is_meant = |entry: &&Arc<Entry>| {
+            let state = entry.state();
+            state.pod.metadata.namespace == namespace && state.pod.metadata.name == pod
+        };
+        // Of two of the same name the older is on its way out.
+        let newest = |entry: &Arc<Entry>| {
+            let state = entry.state();
+            (!state.record.removed, state.pod.metadata.creation_timestamp)
+        };
+        let entries = self.shared.entries();
+        let Some(entry) = entries.iter().filter(is_meant).max_by_key(|entry| newest(entry)) else {
+            return Err(LogRefusal::NoPod);
+        };
+        let state = entry.state();
+        let found = logs::find(&state.record, container, previous)?;
+        Ok(LogTarget {
+            pod: start::key_of(&state.pod),
+            container: container.to_owned(),
+            run: found.run,
+            running: found.running,
+        })
+    }
+
+    /// What each running container has used.
+    #[must_use]
+    pub fn usage(&self) -> Vec<ContainerUsage> {
+        let of_pod = |entry: &Arc<Entry>| -> Vec<ContainerUsage> {
+            let state = entry.state();
+            let pod = start::key_of(&state.pod);
+            let runs = state.runs.iter();
+            runs.map(|(name, run)| ContainerUsage {
+                pod: pod.clone(),
+                container: name.clone(),
+                usage: run.usage(),
+            })
+            .collect()
+        };
+        self.shared.entries().iter().flat_map(of_pod).collect()
+    }
+
+    /// Waits until the pod with this UID is over, or gone; its status then. `None`: there is no such pod.
+    pub async fn outcome(&self, uid: &str) -> Option<PodStatus> {
+        let entry = lock(&self.shared.pods).entries.get(uid).cloned()?;
+        let _closed = entry.over_seen.recv().await;
+        let status = shown(&entry.state()).status;
+        Some(status)
+    }
+
+    /// Ends every guest and every task, without a word to the API server: a restart of the agent evicts
+    /// nobody. False: some guest had not ended within `limit`.
+    pub async fn shutdown(&self, limit: Duration) -> bool {
+        let entries = {
+            let mut pods = lock(&self.shared.pods);
+            pods.closed = true;
+            std::mem::take(&mut pods.entries)
+        };
+        let tasks: Vec<Task<()>> = entries.values().filter_map(|entry| lock(&entry.task).take()).collect();
+        for task in tasks {
+            task.cancel().await;
+        }
+        let runs: Vec<Arc<dyn Running>> = entries
+            .values()
+            .flat_map(|entry| std::mem::take(&mut entry.state().runs).into_values())
+            .collect();
+        for run in &runs {
+            run.kill();
+        }
+        let ended = async {
+            for run in &runs {
+                run.wait().await;
+            }
+            true
+        };
+        let late = async {
+            let deadline = self.shared.clock.now().mono.saturating_add(limit);
+            self.shared.clock.until(deadline).await;
+            false
+        };
+        or(ended, late).await
+    }
+}
+
+/// The pod as it is now: what the API server has of it, with this node's own status over it.
+fn shown(state: &PodState) -> Pod {
+    let mut pod = (*state.pod).clone();
+    let mut status = state.record.reported.clone();
+    let foreign = pod.status.conditions.iter().filter(|condition| !is_owned(&condition.kind));
+    status.conditions.extend(foreign.cloned());
+    pod.status = status;
+    pod
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Brings a pod's status to the API server, and its final delete: on change only, later when it is away,
+//! never again what it refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Sender;
+
+use super::api::ApiFailure;
+use super::tend::Message;
+use super::Shared;
+use crate::api::{Pod, PodStatus};
+use crate::control::{self, Task};
+use crate::pod::events::pod_label;
+use crate::pod::patch::status_patch;
+use crate::pod::status::is_final;
+
+/// First wait after the API server did not answer.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// Longest wait: what is to be reported is not older than this once the API server is back.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Wait after a 403: somebody has to give this node a right, and 1000 pods may wait for it.
+const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
+
+/// When something may be tried again.
+#[derive(Default)]
+struct Retry {
+    at: Duration,
+    wait: Duration,
+}
+
+impl Retry {
+    /// Puts it off; true when it is the first time in a row, which is worth a word in the log.
+    fn put_off(&mut self, forbidden: bool, now: Duration) -> bool {
+        let first = self.wait.is_zero();
+        self.wait = match forbidden {
+            true => FORBIDDEN_RETRY,
+            false if first => FIRST_RETRY,
+            false => self.wait.saturating_mul(2).min(LONGEST_RETRY),
+        };
+        // Half a wait of jitter, so that not all pods ask at once when the API server is back.
+        self.at = now.saturating_add(self.wait.mul_f64(0.75 + fastrand::f64() / 2.0));
+        first
+    }
+
+    fn due(&self, now: Duration) -> bool {
+        now >= self.at
+    }
+
+    fn reset(&mut self) {
+        *self = Retry::default();
+    }
+}
+
+/// See the module.
+pub struct Reporter {
+    /// What the API server has.
+    accepted: PodStatus,
+    /// What it will never take.
+    refused: Option<PodStatus>,
+    /// On its way.
+    sending: Option<(PodStatus, Task<()>)>,
+    deleting: Option<Task<()>>,
+    /// The object is not there, or is another's, since this version of it: the watch will say more.
+    gone: Option<String>,
+    retry: Retry,
+    delete_retry: Retry,
+}
+
+/// What an answer means for the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    None,
+    /// The API server shows a final phase, or will never take one.
+    Settled,
+}
+
+impl Reporter {
+    /// Begins with what the API server shows.
+    pub fn new(accepted: PodStatus) -> Reporter {
+        Reporter {
+            accepted,
+            refused: None,
+            sending: None,
+            deleting: None,
+            gone: None,
+            retry: Retry::default(),
+            delete_retry: Retry::default(),
+        }
+    }
+
+    /// Reports `status` if it is news. When to look again comes back, if time alone makes a difference.
+    pub fn offer(
+        &mut self,
+        shared: &Arc<Shared>,
+        pod: &Arc<Pod>,
+        status: &PodStatus,
+        inbox: &Sender<Message>,
+    ) -> Option<Duration> {
+        let now = shared.clock.now().mono;
+        let gone = self.gone.as_ref() == Some(&pod.metadata.resource_version);
+        if gone || self.sending.is_some() || self.refused.as_ref() == Some(status) {
+            return None;
+        }
+        let patch = status_patch(pod, &self.accepted, status)?;
+        if !self.retry.due(now) {
+            return Some(self.retry.at);
+        }
+        let (shared, pod, sent, inbox) = (shared.clone(), pod.clone(), status.clone(), inbox.clone());
+        let task = control::spawn(async move {
+            let answer = shared.api.patch_status(&pod, &sent, patch).await;
+            let _ = inbox.send(Message::Patched(answer)).await;
+        });
+        self.sending = Some((status.clone(), task));
+        None
+    }
+
+    /// Takes the answer to a patch.
+    pub fn patched(&mut self, pod: &Pod, answer: Result<(), ApiFailure>, now: Duration) -> Answer {
+        let Some((sent, _)) = self.sending.take() else { return Answer::None };
+        let final_phase = is_final(&sent.phase);
+        match answer {
+            Ok(()) => {
+                self.accepted = sent;
+                self.refused = None;
+                self.retry.reset();
+                if final_phase {
+                    return Answer::Settled;
+                }
+            }
+            Err(ApiFailure::NotFound(error) | ApiFailure::Conflict(error)) => {
+                log::debug!("pod {}: its status has nowhere to go: {error}", pod_label(pod));
+                self.gone = Some(pod.metadata.resource_version.clone());
+                return Answer::Settled;
+            }
+            Err(ApiFailure::Invalid(error)) => {
+                log::error!("pod {}: the API server refuses its status: {error}", pod_label(pod));
+                self.refused = Some(sent);
+                if final_phase {
+                    return Answer::Settled;
+                }
+            }
+            Err(ApiFailure::Forbidden(error)) => {
+                if self.retry.put_off(true, now) {
+                    log::error!(
+                        "pod {}: this node may not write its status, trying again each minute: {error}",
+                        pod_label(pod)
+                    );
+                }
+            }
+            Err(ApiFailure::Unavailable(error)) => {
+                if self.retry.put_off(false, now) {
+                    log::debug!("pod {}: its status waits for the API server: {error}", pod_label(pod));
+                }
+            }
+        }
+        Answer::None
+    }
+
+    /// Deletes the pod's object, unless that is on its way. When to look again comes back.
+    pub fn delete(
+        &mut self,
+        shared: &Arc<Shared>,
+        pod: &Arc<Pod>,
+        inbox: &Sender<Message>,
+    ) -> Option<Duration> {
+        if self.deleting.is_some() {
+            return None;
+        }
+        if !self.delete_retry.due(shared.clock.now().mono) {
+            return Some(self.delete_retry.at);
+        }
+        let (shared, pod, inbox) = (shared.clone(), pod.clone(), inbox.clone());
+        self.deleting = Some(control::spawn(async move {
+            let answer = shared.api.delete(&pod).await;
+            let _ = inbox.send(Message::Deleted(answer)).await;
+        }));
+        None
+    }
+
+    /// Takes the answer to the delete; true when there is nothing left to delete.
+    pub fn deleted(&mut self, pod: &Pod, answer: Result<(), ApiFailure>, now: Duration) -> bool {
+        self.deleting = None;
+        match answer {
+            Ok(()) | Err(ApiFailure::NotFound(_) | ApiFailure::Conflict(_)) => true,
+            Err(error) => {
+                let lasting = matches!(error, ApiFailure::Forbidden(_) | ApiFailure::Invalid(_));
+                if self.delete_retry.put_off(lasting, now) {
+                    log::warn!("pod {}: cannot delete it yet, trying again: {error}", pod_label(pod));
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Starting one container: its image, its environment, its run (`kuberuntime_container.go`, startContainer).
+
+use std::sync::Arc;
+
+use super::api::ApiFailure;
+use super::workshop::{RunSpec, Running};
+use super::Shared;
+use crate::api::{Container, Pod, Secret};
+use crate::image::{Image, Keyring, Reference};
+use crate::log::PodKey;
+use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
+use crate::pod::events::{self, of_pod, EventKind};
+use crate::pod::lifecycle::StartFailure;
+use crate::pod::policy::{pull_policy, PullPolicy};
+use crate::pod::resources::memory_limit;
+
+/// Scheme of `containerID`.
+const ID_SCHEME: &str = "copepod://";
+
+/// A container that was started.
+pub struct Started {
+    /// Its run.
+    pub run: RunGuard,
+    /// `containerID`
+    pub id: String,
+    /// `imageID`
+    pub image_id: String,
+}
+
+/// A run that is ended when nobody takes it over.
+pub struct RunGuard(Option<Box<dyn Running>>);
+
+impl RunGuard {
+    /// Takes it over.
+    pub fn take(mut self) -> Option<Arc<dyn Running>> {
+        self.0.take().map(Arc::from)
+    }
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        if let Some(run) = &self.0 {
+            run.kill();
+        }
+    }
+}
+
+/// Does all that it takes to start the run number `run` of a container.
+pub async fn start(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    run: u32,
+) -> Result<Started, StartFailure> {
+    let image = ensure_image(shared, pod, container).await?;
+    let sources = sources(shared, pod, container).await?;
+    let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
+    let config_error =
+        |error: crate::pod::environment::EnvironmentError| StartFailure::Config(error.to_string());
+    let env = variables(pod, container, config, &shared.node(), &sources).map_err(config_error)?;
+    let args = arguments(container, config, program_name(&container.image), &env).map_err(config_error)?;
+    let spec = RunSpec {
+        pod: key_of(pod),
+        container: container.name.clone(),
+        run,
+        args,
+        env,
+        memory: memory_limit(pod, container),
+    };
+    let image_id = image.id.clone();
+    let running = shared.workshop.run(image, spec).await?;
+    shared.tell(pod, events::created(&container.name));
+    // Unguessable is not needed, never used twice is: 128 random bits.
+    let id = format!("{ID_SCHEME}{:032x}", fastrand::u128(..));
+    Ok(Started { run: RunGuard(Some(running)), id, image_id })
+}
+
+/// Whose logs a pod's are.
+pub fn key_of(pod: &Pod) -> PodKey {
+    let meta = &pod.metadata;
+    PodKey { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() }
+}
+
+async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Result<Image, StartFailure> {
+    let name = container.image.as_str();
+    let reference: Reference = name.parse().map_err(|error| {
+        let text = format!(
+            "Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}"
+        );
+        StartFailure::InvalidImageName(text)
+    })?;
+    let policy = pull_policy(container);
+    if policy != PullPolicy::Always {
+        if let Some(image) = shared.workshop.find(name, &reference).await {
+            shared.tell(pod, events::present(&container.name, name));
+            return Ok(image);
+        }
+        if policy == PullPolicy::Never {
+            return Err(StartFailure::NeverPull);
+        }
+    }
+    let keyring = keyring(shared, pod).await;
+    shared.tell(pod, events::pulling(&container.name, name));
+    let begun = shared.clock.now().mono;
+    let (image, pull) = shared.workshop.pull(reference, keyring).await.map_err(StartFailure::Pull)?;
+    let whole = shared.clock.now().mono.saturating_sub(begun);
+    shared.tell(pod, events::pulled(&container.name, name, pull.min(whole), whole, image.size));
+    Ok(image)
+}
+
+/// The node's own login data and the pod's. A secret that is missing or broken is only a warning.
+async fn keyring(shared: &Shared, pod: &Pod) -> Keyring {
+    let mut keyring = shared.keyring.clone();
+    let mut missing = Vec::new();
+    for reference in &pod.spec.image_pull_secrets {
+        let secret = shared.api.secret(&pod.metadata.namespace, &reference.name).await;
+        let added =
+            secret.map_err(|error| error.to_string()).and_then(|secret| add_secret(&mut keyring, &secret));
+        if let Err(error) = added {
+            log::warn!("pod {}: image pull secret {}: {error}", events::pod_label(pod), reference.name);
+            missing.push(reference.name.as_str());
+        }
+    }
+    if !missing.is_empty() {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        shared.tell(pod, of_pod(EventKind::Warning, "FailedToRetrieveImagePullSecret", message));
+    }
+    keyring
+}
+
+fn add_secret(keyring: &mut Keyring, secret: &Secret) -> Result<(), String> {
+    if let Some(json) = secret.data.get(".dockerconfigjson") {
+        keyring.add_docker_config_json(&json.0)
+    } else if let Some(json) = secret.data.get(".dockercfg") {
+        keyring.add_dockercfg(&json.0)
+    } else {
+        Err("it has neither .dockerconfigjson nor .dockercfg".to_owned())
+    }
+}
+
+/// Fetches what a container's environment draws on. What is not there is left out: whether that is an error
+/// is decided later.
+async fn sources(shared: &Shared, pod: &Pod, container: &Container) -> Result<Sources, StartFailure> {
+    let namespace = pod.metadata.namespace.as_str();
+    let failed = |kind: &str, name: &str, error: &ApiFailure| {
+        StartFailure::Config(format!("couldn't get {kind} {namespace}/{name}: {error}"))
+    };
+    let (config_maps, secrets) = references(container);
+    let mut sources = Sources::default();
+    for name in config_maps {
+        match shared.api.config_map(namespace, name).await {
+            Ok(object) => drop(sources.config_maps.insert(name.to_owned(), object)),
+            Err(ApiFailure::NotFound(_)) => {}
+            Err(error) => return Err(failed("configMap", name, &error)),
+        }
+    }
+    for name in secrets {
+        match shared.api.secret(namespace, name).await {
+            Ok(object) => drop(sources.secrets.insert(name.to_owned(), object)),
+            Err(ApiFailure::NotFound(_)) => {}
+            Err(error) => return Err(failed("secret", name, &error)),
+        }
+    }
+    sources.services = shared.api.services(namespace).await.map_err(|error| {
+        StartFailure::Config(format!("couldn't get the services of namespace {namespace}: {error}"))
+    })?;
+    Ok(sources)
+}

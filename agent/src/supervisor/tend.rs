@@ -1,0 +1,271 @@
+//! The task of one pod: looks at how it is, does what is to be done, and waits for what happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::future::or;
+
+use super::api::ApiFailure;
+use super::reporter::{Answer, Reporter};
+use super::start::{self, Started};
+use super::workshop::Running;
+use super::{Entry, Shared};
+use crate::api::{Container, Pod, PodStatus};
+use crate::control::{self, Task};
+use crate::pod::events::EventText;
+use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
+use crate::pod::status::{is_final, report};
+use crate::runtime::Exit;
+
+/// Messages to one pod's task that wait to be read. Senders wait when it is full; a nudge is not needed then.
+pub const INBOX: usize = 16;
+
+/// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
+/// rest would otherwise hold up the control thread.
+const MAX_ROUNDS: usize = 8;
+
+/// What a pod's task is told.
+pub enum Message {
+    /// Something about the pod changed: look.
+    Look,
+    /// A start came to its end.
+    Start {
+        /// Which container.
+        container: String,
+        /// Which start.
+        serial: u64,
+        /// How.
+        outcome: Result<Started, StartFailure>,
+    },
+    /// A guest ended.
+    Ended {
+        /// Which container.
+        container: String,
+        /// How.
+        exit: Exit,
+    },
+    /// The API server answered to a status.
+    Patched(Result<(), ApiFailure>),
+    /// The API server answered to the final delete.
+    Deleted(Result<(), ApiFailure>),
+}
+
+struct Tender {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    inbox: Sender<Message>,
+    /// Starts that go on, with their numbers.
+    starts: BTreeMap<String, (u64, Task<()>)>,
+    /// Waits for the ends of guests.
+    watches: BTreeMap<String, Task<()>>,
+    serial: u64,
+    reporter: Reporter,
+}
+
+/// What a look came to.
+struct Look {
+    wake: Option<Duration>,
+    forget: bool,
+}
+
+/// Looks after one pod until nothing is left of it.
+pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>, messages: Receiver<Message>) {
+    let accepted = entry.state().record.reported.clone();
+    let mut tender = Tender {
+        inbox: entry.inbox.clone(),
+        shared,
+        entry,
+        starts: BTreeMap::new(),
+        watches: BTreeMap::new(),
+        serial: 0,
+        reporter: Reporter::new(accepted),
+    };
+    loop {
+        let look = tender.look();
+        if look.forget {
+            break;
+        }
+        let wait = async {
+            match look.wake {
+                Some(at) => tender.shared.clock.until(at).await,
+                None => std::future::pending().await,
+            }
+            Some(Message::Look)
+        };
+        match or(async { messages.recv().await.ok() }, wait).await {
+            Some(message) => tender.take(message),
+            None => return,
+        }
+    }
+    tender.forget().await;
+}
+
+impl Tender {
+    fn look(&mut self) -> Look {
+        let mut look = Look { wake: None, forget: false };
+        let mut events = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            let now = self.shared.clock.now();
+            let (pod, plan, told) = {
+                let mut state = self.entry.state();
+                let pod = state.pod.clone();
+                let told = advance(&pod, &mut state.record, now);
+                (pod.clone(), plan(&pod, &state.record, now), told)
+            };
+            events.extend(told);
+            look.wake = plan.wake;
+            let mut acted = false;
+            for action in plan.actions {
+                match action {
+                    Action::Forget => look.forget = true,
+                    Action::Delete => {
+                        let again = self.reporter.delete(&self.shared, &pod, &self.inbox);
+                        look.wake = earlier(look.wake, again);
+                    }
+                    action => {
+                        acted = true;
+                        self.act(&pod, action, &mut events);
+                    }
+                }
+            }
+            if !acted || look.forget {
+                break;
+            }
+        }
+        let (pod, status, removed) = self.report();
+        for event in events {
+            self.shared.tell(&pod, event);
+        }
+        if !removed {
+            let again = self.reporter.offer(&self.shared, &pod, &status, &self.inbox);
+            look.wake = earlier(look.wake, again);
+        }
+        if is_final(&status.phase) || look.forget {
+            self.entry.over.close();
+        }
+        look
+    }
+
+    fn report(&self) -> (Arc<Pod>, PodStatus, bool) {
+        let mut state = self.entry.state();
+        let status = report(&state.pod, &state.record, &self.shared.node(), self.shared.clock.now());
+        state.record.reported = status.clone();
+        (state.pod.clone(), status, state.record.removed)
+    }
+
+    fn act(&mut self, pod: &Arc<Pod>, action: Action, events: &mut Vec<EventText>) {
+        let happening = match action {
+            Action::Start(name) => {
+                self.begin(pod, &name);
+                Happening::Starting(name)
+            }
+            Action::Abort(name) => {
+                self.starts.remove(&name);
+                Happening::Aborted(name)
+            }
+            Action::Kill(name, code) => {
+                if let Some(run) = self.entry.state().runs.get(&name) {
+                    run.kill();
+                }
+                Happening::Killed(name, code)
+            }
+            Action::Delete | Action::Forget => return,
+        };
+        events.extend(self.happens(pod, happening));
+    }
+
+    fn happens(&self, pod: &Pod, happening: Happening) -> Vec<EventText> {
+        apply(pod, &mut self.entry.state().record, happening, self.shared.clock.now())
+    }
+
+    fn begin(&mut self, pod: &Arc<Pod>, name: &str) {
+        let Some(container) = container_of(pod, name).cloned() else { return };
+        let run = self.entry.state().record.container(name).map_or(0, |container| {
+            container.restart_count.saturating_add(u32::from(container.ended.is_some()))
+        });
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let (shared, pod, inbox) = (self.shared.clone(), pod.clone(), self.inbox.clone());
+        let task = control::spawn(async move {
+            let outcome = start::start(&shared, &pod, &container, run).await;
+            let _ = inbox.send(Message::Start { container: container.name, serial, outcome }).await;
+        });
+        self.starts.insert(name.to_owned(), (serial, task));
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = self.shared.clock.now();
+        let pod = self.entry.state().pod.clone();
+        let happening = match message {
+            Message::Look => None,
+            Message::Start { container, serial, outcome } => {
+                if self.starts.get(&container).is_none_or(|(current, _)| *current != serial) {
+                    // Given up meanwhile; a run that was made is ended as it is dropped.
+                    return;
+                }
+                self.starts.remove(&container);
+                Some(self.started(container, outcome))
+            }
+            Message::Ended { container, exit } => {
+                self.watches.remove(&container);
+                self.entry.state().runs.remove(&container);
+                Some(Happening::Ended(container, exit))
+            }
+            Message::Patched(answer) => {
+                let answer = self.reporter.patched(&pod, answer, now.mono);
+                (answer == Answer::Settled).then_some(Happening::Settled)
+            }
+            Message::Deleted(answer) => {
+                self.reporter.deleted(&pod, answer, now.mono).then_some(Happening::Deleted)
+            }
+        };
+        if let Some(happening) = happening {
+            for event in self.happens(&pod, happening) {
+                self.shared.tell(&pod, event);
+            }
+        }
+    }
+
+    fn started(&mut self, container: String, outcome: Result<Started, StartFailure>) -> Happening {
+        let Started { run, id, image_id } = match outcome {
+            Ok(started) => started,
+            Err(failure) => return Happening::Failed(container, failure),
+        };
+        let Some(run) = run.take() else {
+            return Happening::Failed(container, StartFailure::Create("the run is gone".to_owned()));
+        };
+        self.entry.state().runs.insert(container.clone(), run.clone());
+        self.watch(container.clone(), run);
+        Happening::Started { container, id, image_id }
+    }
+
+    fn watch(&mut self, container: String, run: Arc<dyn Running>) {
+        let (inbox, name) = (self.inbox.clone(), container.clone());
+        let task = control::spawn(async move {
+            let exit = run.wait().await;
+            let _ = inbox.send(Message::Ended { container: name, exit }).await;
+        });
+        self.watches.insert(container, task);
+    }
+
+    async fn forget(self) {
+        let key = start::key_of(&self.entry.state().pod);
+        self.shared.forget(&key.uid);
+        if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
+            log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
+        }
+    }
+}
+
+fn container_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
+    pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|container| container.name == name)
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,286 @@
+//! An API server, a workshop and a clock that do as they are told, with a supervisor between them.
+
+use super::super::*;
+use crate::api::{ConfigMap, ObjectReference, Secret};
+use crate::durable::clock::Now;
+use crate::image::{Image, Reference};
+use crate::pod::lifecycle::StartFailure;
+use crate::pod::samples;
+use crate::runtime::Exit;
+use futures_lite::future::yield_now;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+
+/// The executor is one for the whole process: one story at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Turns that a story is given to get somewhere, each letting every task go on.
+const TURNS: usize = 100_000;
+
+#[derive(Default)]
+pub struct FakeApi {
+    /// Answers to come, `Ok` when there are none left.
+    pub answers: Mutex<VecDeque<ApiFailure>>,
+    pub patches: Mutex<Vec<Value>>,
+    pub statuses: Mutex<Vec<PodStatus>>,
+    pub deletes: Mutex<Vec<String>>,
+    pub events: Mutex<Vec<String>>,
+    pub config_maps: Mutex<BTreeMap<String, ConfigMap>>,
+    pub secrets: Mutex<BTreeMap<String, Secret>>,
+}
+
+impl FakeApi {
+    fn answer(&self) -> Result<(), ApiFailure> {
+        lock(&self.answers).pop_front().map_or(Ok(()), Err)
+    }
+}
+
+impl Api for FakeApi {
+    fn patch_status<'a>(
+        &'a self,
+        _: &'a Pod,
+        status: &'a PodStatus,
+        patch: Value,
+    ) -> BoxFuture<'a, Result<(), ApiFailure>> {
+        Box::pin(async move {
+            lock(&self.patches).push(patch);
+            let answer = self.answer();
+            if answer.is_ok() {
+                lock(&self.statuses).push(status.clone());
+            }
+            answer
+        })
+    }
+    fn delete<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), ApiFailure>> {
+        Box::pin(async move {
+            lock(&self.deletes).push(pod.metadata.uid.clone());
+            self.answer()
+        })
+    }
+    fn event(&self, about: ObjectReference, event: EventText) {
+        lock(&self.events)
+            .push(format!("{} {}: {}", about.field_path, event.reason, event.message).trim().to_owned());
+    }
+    fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Secret, ApiFailure>> {
+        let found = lock(&self.secrets).get(name).cloned();
+        let found = found.ok_or_else(|| ApiFailure::NotFound(format!("secrets \"{name}\" not found")));
+        Box::pin(async move { found })
+    }
+    fn config_map<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>> {
+        let found = lock(&self.config_maps).get(name).cloned();
+        let found = found.ok_or_else(|| ApiFailure::NotFound(format!("configmaps \"{name}\" not found")));
+        Box::pin(async move { found })
+    }
+}
+
+#[derive(Clone)]
+pub struct FakeRun {
+    pub exit: Arc<Mutex<Option<Exit>>>,
+    pub ended: Sender<()>,
+    pub seen: Receiver<()>,
+    /// Does not end when it is killed.
+    pub stubborn: bool,
+}
+
+impl FakeRun {
+    fn new(stubborn: bool) -> FakeRun {
+        let (ended, seen) = async_channel::bounded(1);
+        FakeRun { exit: Arc::default(), ended, seen, stubborn }
+    }
+    pub fn end(&self, exit: Exit) {
+        lock(&self.exit).get_or_insert(exit);
+        self.ended.close();
+    }
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_closed()
+    }
+}
+
+impl Running for FakeRun {
+    fn kill(&self) {
+        if !self.stubborn {
+            self.end(Exit::Killed);
+        }
+    }
+    fn wait(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async move {
+            let _ = self.seen.recv().await;
+            lock(&self.exit).clone().unwrap_or(Exit::Killed)
+        })
+    }
+    fn usage(&self) -> Usage {
+        Usage { memory: 65_536, ..Usage::default() }
+    }
+}
+
+#[derive(Default)]
+pub struct FakeWorkshop {
+    pub present: Mutex<bool>,
+    pub pulls: Mutex<usize>,
+    pub pull_errors: Mutex<VecDeque<String>>,
+    /// Pulls wait while this is held.
+    pub gate: async_lock::Mutex<()>,
+    pub run_errors: Mutex<VecDeque<StartFailure>>,
+    pub runs: Mutex<Vec<(RunSpec, FakeRun)>>,
+    pub stubborn: Mutex<bool>,
+    pub removed_logs: Mutex<Vec<PodKey>>,
+}
+
+fn image() -> Image {
+    Image {
+        id: "r/i@sha256:1".to_owned(),
+        module_digest: "sha256:2".to_owned(),
+        module: "/nowhere".into(),
+        size: 42,
+        entrypoint: Vec::new(),
+        cmd: Vec::new(),
+        env: vec!["FROM=image".to_owned()],
+    }
+}
+
+impl Workshop for FakeWorkshop {
+    fn find<'a>(&'a self, _: &'a str, _: &'a Reference) -> BoxFuture<'a, Option<Image>> {
+        let found = lock(&self.present).then(image);
+        Box::pin(async move { found })
+    }
+    fn pull(&self, _: Reference, _: Keyring) -> BoxFuture<'_, Result<(Image, Duration), String>> {
+        Box::pin(async move {
+            *lock(&self.pulls) += 1;
+            let _open = self.gate.lock().await;
+            match lock(&self.pull_errors).pop_front() {
+                Some(error) => Err(error),
+                None => Ok((image(), Duration::ZERO)),
+            }
+        })
+    }
+    fn run(&self, _: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>> {
+        Box::pin(async move {
+            if let Some(error) = lock(&self.run_errors).pop_front() {
+                return Err(error);
+            }
+            let run = FakeRun::new(*lock(&self.stubborn));
+            lock(&self.runs).push((spec, run.clone()));
+            let run: Box<dyn Running> = Box::new(run);
+            Ok(run)
+        })
+    }
+    fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>> {
+        lock(&self.removed_logs).push(pod);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[derive(Default)]
+pub struct FakeClock {
+    pub seconds: Mutex<u64>,
+    pub waiting: Mutex<Vec<(Duration, Sender<()>)>>,
+}
+
+impl FakeClock {
+    pub fn advance(&self, seconds: u64) {
+        *lock(&self.seconds) += seconds;
+        let now = self.now().mono;
+        lock(&self.waiting).retain(|(at, sender)| *at > now || !sender.close());
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Now {
+        samples::at(*lock(&self.seconds))
+    }
+    fn until(&self, mono: Duration) -> BoxFuture<'static, ()> {
+        let (sender, receiver) = async_channel::bounded(1);
+        if mono <= self.now().mono {
+            sender.close();
+        }
+        lock(&self.waiting).push((mono, sender));
+        Box::pin(async move {
+            let _ = receiver.recv().await;
+        })
+    }
+}
+
+pub struct Bed {
+    pub api: Arc<FakeApi>,
+    pub workshop: Arc<FakeWorkshop>,
+    pub clock: Arc<FakeClock>,
+    pub supervisor: Supervisor,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let (api, workshop, clock) =
+            (Arc::<FakeApi>::default(), Arc::<FakeWorkshop>::default(), Arc::<FakeClock>::default());
+        let supervisor = Supervisor::new(Setup {
+            api: api.clone(),
+            workshop: workshop.clone(),
+            clock: clock.clone(),
+            node: samples::node(),
+            keyring: Keyring::default(),
+        });
+        Bed { api, workshop, clock, supervisor }
+    }
+
+    pub fn apply(&self, pod: Pod) {
+        self.supervisor.handle(PodEvent::Applied(Box::new(pod)));
+    }
+
+    /// Lets all tasks go on until this holds.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Bed) -> bool) {
+        for _ in 0..TURNS {
+            if holds(self) {
+                return;
+            }
+            yield_now().await;
+        }
+        let (events, status) = (lock(&self.api.events).clone(), lock(&self.api.statuses).last().cloned());
+        panic!("never came: {what}; events {events:#?}, last status {status:#?}");
+    }
+
+    /// Lets all tasks go on until there is nothing left to do.
+    pub async fn rest(&self) {
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    }
+
+    pub fn phase(&self) -> String {
+        lock(&self.api.statuses).last().map(|status| status.phase.clone()).unwrap_or_default()
+    }
+
+    pub fn waiting(&self) -> String {
+        let statuses = lock(&self.api.statuses);
+        let state = statuses.last().and_then(|s| s.container_statuses.first()).map(|c| c.state.clone());
+        state.and_then(|state| state.waiting).map(|waiting| waiting.reason).unwrap_or_default()
+    }
+
+    pub async fn running(&self, count: usize) -> FakeRun {
+        self.until("a run", |bed| lock(&bed.workshop.runs).len() == count && bed.phase() == "Running").await;
+        lock(&self.workshop.runs).last().unwrap().1.clone()
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.api.events))
+    }
+}
+
+pub fn play<F: Future<Output = ()>>(story: impl FnOnce(Bed) -> F) {
+    let _one = lock(&ONE);
+    control::run(async {
+        let bed = Bed::new();
+        let supervisor = bed.supervisor.clone();
+        story(bed).await;
+        supervisor.shutdown(Duration::ZERO).await;
+    });
+}
+
+pub fn deleted(mut pod: Pod, grace: i64) -> Pod {
+    pod.metadata.deletion_timestamp = Some(samples::at(0).wall.into());
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    pod
+}
+
+pub fn gone() -> PodEvent {
+    PodEvent::Deleted { uid: "u".to_owned() }
+}

@@ -1,0 +1,278 @@
+//! Where containers are made: images, modules, guests and their logs.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_lock::Mutex;
+
+use super::api::BoxFuture;
+use crate::durable::clock::Now;
+use crate::image::{self, Image, Keyring, Reference, Registries, Store};
+use crate::log::{Logs, PodKey, Stream, Writer};
+use crate::pod::lifecycle::StartFailure;
+use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Runtime, Usage};
+use crate::{control, error_chain};
+
+/// Largest module that is read from the store, in bytes: what a store holds was bounded when it was pulled,
+/// this is for files that came there otherwise.
+const MAX_MODULE: u64 = 256 * 1024 * 1024;
+
+/// What one run of a container is made of.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    /// Whose container.
+    pub pod: PodKey,
+    /// Its name.
+    pub container: String,
+    /// Which run it is, from 0.
+    pub run: u32,
+    /// argv
+    pub args: Vec<String>,
+    /// Environment, in order.
+    pub env: Vec<(String, String)>,
+    /// Limit of its linear memory in bytes.
+    pub memory: Option<u64>,
+}
+
+/// A run that goes on.
+pub trait Running: Send + Sync {
+    /// Ends it soon. Idempotent.
+    fn kill(&self);
+    /// Waits until it has ended and its log is complete.
+    fn wait(&self) -> BoxFuture<'_, Exit>;
+    /// What it has used.
+    fn usage(&self) -> Usage;
+}
+
+/// Makes containers.
+pub trait Workshop: Send + Sync {
+    /// The image that a name stands for here, without asking a registry.
+    fn find<'a>(&'a self, name: &'a str, reference: &'a Reference) -> BoxFuture<'a, Option<Image>>;
+    /// Pulls an image, one at a time; also says how long the pull itself took.
+    fn pull(
+        &self,
+        reference: Reference,
+        keyring: Keyring,
+    ) -> BoxFuture<'_, Result<(Image, Duration), String>>;
+    /// Starts a run.
+    fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>>;
+    /// Removes the logs of a pod that is gone.
+    fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>>;
+}
+
+/// Another place where a container's output is copied to: a terminal's stdout and stderr.
+#[derive(Clone)]
+pub struct Terminal {
+    /// Takes stdout.
+    pub stdout: Arc<dyn Output>,
+    /// Takes stderr.
+    pub stderr: Arc<dyn Output>,
+}
+
+/// The real workshop: WASI modules from OCI registries.
+pub struct WasmWorkshop {
+    /// Runs the guests.
+    pub runtime: Runtime,
+    /// Keeps the images.
+    pub store: Store,
+    /// How registries are spoken to.
+    pub registries: Arc<Registries>,
+    /// Keeps the logs.
+    pub logs: Logs,
+    /// Images that are here under a name of their own and never pulled, such as a file given to `copepod run`.
+    pub local: BTreeMap<String, Image>,
+    /// Where output is copied to, beside the logs.
+    pub terminal: Option<Terminal>,
+    /// Held by the pull that goes on.
+    pub pulling: Mutex<()>,
+}
+
+impl Workshop for WasmWorkshop {
+    fn find<'a>(&'a self, name: &'a str, reference: &'a Reference) -> BoxFuture<'a, Option<Image>> {
+        Box::pin(async move {
+            if let Some(image) = self.local.get(name) {
+                return Some(image.clone());
+            }
+            let (store, reference) = (self.store.clone(), reference.clone());
+            control::blocking(move || store.find(&reference)).await
+        })
+    }
+
+    fn pull(
+        &self,
+        reference: Reference,
+        keyring: Keyring,
+    ) -> BoxFuture<'_, Result<(Image, Duration), String>> {
+        Box::pin(async move {
+            let _turn = self.pulling.lock().await;
+            let (store, registries) = (self.store.clone(), self.registries.clone());
+            let begun = Now::read().mono;
+            let image = control::blocking(move || {
+                caught(|| {
+                    image::pull(&registries, &reference, &keyring, &store)
+                        .map_err(|error| error_chain(&error))
+                })
+            })
+            .await?;
+            Ok((image, Now::read().mono.saturating_sub(begun)))
+        })
+    }
+
+    fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>> {
+        Box::pin(async move {
+            let (runtime, logs) = (self.runtime.clone(), self.logs.clone());
+            let (key, container, run) = (spec.pod.clone(), spec.container.clone(), spec.run);
+            let (module, writer) = control::blocking(move || {
+                let module = compile(&runtime, &image)?;
+                let writer = logs.open(&key, &container, run).map_err(|error| {
+                    StartFailure::Create(format!(
+                        "failed to open the log of container \"{container}\": {error}"
+                    ))
+                })?;
+                Ok::<_, StartFailure>((module, writer))
+            })
+            .await?;
+            self.spawn(&module, &writer, spec)
+        })
+    }
+
+    fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>> {
+        let logs = self.logs.clone();
+        Box::pin(control::blocking(move || logs.remove(&pod)))
+    }
+}
+
+impl WasmWorkshop {
+    fn spawn(
+        &self,
+        module: &Module,
+        writer: &Arc<Writer>,
+        spec: RunSpec,
+    ) -> Result<Box<dyn Running>, StartFailure> {
+        let output = |stream, terminal: Option<Arc<dyn Output>>| -> Arc<dyn Output> {
+            Arc::new(LogOutput { writer: writer.clone(), stream, terminal })
+        };
+        let terminal = self.terminal.clone();
+        let guest = GuestSpec {
+            name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
+            args: spec.args,
+            env: spec.env,
+            preopens: Vec::new(),
+            stdout: output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone())),
+            stderr: output(Stream::Stderr, terminal.map(|t| t.stderr)),
+            memory: spec.memory,
+        };
+        match self.runtime.spawn(module, guest) {
+            Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone() })),
+            Err(error) => {
+                writer.close();
+                Err(StartFailure::Run(format!("failed to start the module: {}", error_chain(&error))))
+            }
+        }
+    }
+}
+
+/// Reads and compiles an image's module. Blocks.
+fn compile(runtime: &Runtime, image: &Image) -> Result<Module, StartFailure> {
+    let bytes = read(image).map_err(|error| {
+        StartFailure::Create(format!("failed to read the module of image \"{}\": {error}", image.id))
+    })?;
+    // One stranger's module must not end the agent, whatever the compiler makes of it.
+    caught(|| runtime.compile(&image.module_digest, &bytes).map_err(|error| error_chain(&error))).map_err(
+        |error| StartFailure::Run(format!("image \"{}\" has no module that can run here: {error}", image.id)),
+    )
+}
+
+fn read(image: &Image) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(&image.module)?.take(MAX_MODULE.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_MODULE {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is larger than {MAX_MODULE} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Runs `work`; a panic of its becomes an error.
+fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(format!("internal error, please report it: {text}"))
+    })
+}
+
+struct WasmRun {
+    guest: Guest,
+    writer: Arc<Writer>,
+}
+
+impl Running for WasmRun {
+    fn kill(&self) {
+        self.guest.kill();
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async move {
+            let exit = self.guest.wait().await;
+            let writer = self.writer.clone();
+            control::blocking(move || writer.close()).await;
+            exit
+        })
+    }
+
+    fn usage(&self) -> Usage {
+        self.guest.usage()
+    }
+}
+
+/// A guest's stream, into its log and perhaps a terminal.
+struct LogOutput {
+    writer: Arc<Writer>,
+    stream: Stream,
+    terminal: Option<Arc<dyn Output>>,
+}
+
+impl Output for LogOutput {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(terminal) = &self.terminal {
+            // A terminal that went away is no reason to stop a guest.
+            let _ = terminal.write(bytes);
+        }
+        self.writer.write(self.stream, bytes)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_compiler_or_a_puller_is_an_error() {
+        assert_eq!(caught(|| Ok::<_, String>(1)), Ok(1));
+        assert_eq!(caught(|| Err::<(), _>("plain".to_owned())), Err("plain".to_owned()));
+        let panicked = caught::<()>(|| panic!("at {}", 7));
+        assert_eq!(panicked, Err("internal error, please report it: at 7".to_owned()));
+    }
+
+    #[test]
+    fn a_module_that_cannot_be_read_is_said_with_its_image() {
+        let image = Image {
+            id: "r/i@sha256:1".to_owned(),
+            module_digest: String::new(),
+            module: "/nowhere/module".into(),
+            size: 0,
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+            env: Vec::new(),
+        };
+        assert_eq!(read(&image).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -16,3 +16,20 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_prints_with_its_causes_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Told(#[source] std::io::Error);
+        assert_eq!(error_chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
+        assert_eq!(error_chain(&Told(std::io::Error::other("inner"))), "outer: inner");
+    }
+}

@@ -123,12 +123,18 @@ impl Call {
         call
     }
 
-    /// A heartbeat: little time, and an answer as short as the API server has one; nobody parses it.
+    /// With an answer as short as the API server has one; nobody parses it.
+    #[must_use]
+    pub fn brief(mut self) -> Call {
+        self.accept = "application/vnd.kubernetes.protobuf";
+        self
+    }
+
+    /// A heartbeat: brief, and given little time.
     #[must_use]
     pub fn heartbeat(mut self) -> Call {
-        self.accept = "application/vnd.kubernetes.protobuf";
         self.timeout = HEARTBEAT_TIMEOUT;
-        self
+        self.brief()
     }
 
     /// With another limit for the answer's size.

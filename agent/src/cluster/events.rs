@@ -17,6 +17,7 @@ use super::client::{Call, Client, Patch};
 use crate::api::{Event, EventSource, Object, ObjectMeta, ObjectReference, Time, Typed};
 use crate::control;
 use crate::durable::clock::Now;
+use crate::pod::events::EventKind;
 
 /// Events that wait to be sent.
 const QUEUE: usize = 256;
@@ -31,26 +32,6 @@ const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(300);
 /// Characters of a message; the API server takes 1024.
 const MAX_MESSAGE: usize = 1024;
-
-/// Normal or Warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// As it should be.
-    Normal,
-    /// Somebody may want to look.
-    Warning,
-}
-
-impl Kind {
-    /// As the API writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Normal => "Normal",
-            Kind::Warning => "Warning",
-        }
-    }
-}
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +60,7 @@ impl Recorder {
     }
 
     /// Records an event. Never waits.
-    pub fn record(&self, object: ObjectReference, kind: Kind, reason: &str, message: &str) {
+    pub fn record(&self, object: ObjectReference, kind: EventKind, reason: &str, message: &str) {
         let note = Note {
             object,
             kind: kind.as_str(),

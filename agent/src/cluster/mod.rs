@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod kubeconfig;
 pub mod lease;
+pub mod pods;
 pub mod registration;
 pub mod reviews;
 pub mod serving;

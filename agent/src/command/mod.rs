@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bootstrap;
 mod logging;
 pub mod push;
+pub mod run;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,10 +38,11 @@ struct Command {
     run: fn(&Values) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 3] = [
+const COMMANDS: [Command; 4] = [
     Command { word: "", line: &crate::config::agent::COMMAND, run: agent::run },
     Command { word: "bootstrap", line: &bootstrap::COMMAND, run: bootstrap::run },
     Command { word: "push", line: &push::COMMAND, run: push::run },
+    Command { word: "run", line: &run::COMMAND, run: run::run },
 ];
 
 /// Runs the command that the arguments (without the program's name) ask for.

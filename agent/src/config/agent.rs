@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
+use crate::image::Registries;
 
 /// Most pods that a node can be set to take; what it holds comes out of its memory long before.
 const MAX_PODS: u32 = 10_000;
@@ -171,6 +172,18 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// The settings of the interpreter.
+    #[must_use]
+    pub fn runtime(&self) -> crate::runtime::Config {
+        crate::runtime::Config { threads: self.interpreter_threads, default_memory: self.default_memory }
+    }
+
+    /// How registries are spoken to.
+    #[must_use]
+    pub fn registries(&self) -> Registries {
+        Registries { insecure: self.insecure_registries.clone(), certs_dir: self.registry_certs_dir.clone() }
+    }
+
     /// Checks every value. `host_name` is what the kernel calls this machine.
     ///
     /// # Errors

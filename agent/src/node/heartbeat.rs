@@ -12,12 +12,13 @@ use serde_json::json;
 use super::host::{Host, Left};
 use super::object::conditions;
 use crate::api::{ContainerImage, Node, NodeCondition, ObjectReference};
-use crate::cluster::events::{Kind, Recorder};
+use crate::cluster::events::Recorder;
 use crate::cluster::lease::Lease;
 use crate::cluster::registration::{patch_status, Registered};
 use crate::cluster::Client;
 use crate::durable::clock::Now;
 use crate::image::Store;
+use crate::pod::events::EventKind;
 
 /// Between two renewals: a quarter of the lease's life.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -123,17 +124,17 @@ impl Heartbeat {
         }
     }
 
-    fn tell(&self, kind: Kind, reason: &str, message: &str) {
+    fn tell(&self, kind: EventKind, reason: &str, message: &str) {
         self.recorder.record(self.reference(), kind, reason, message);
     }
 
     fn tell_arrival(&self) {
-        self.tell(Kind::Normal, "Starting", "Starting kubelet.");
+        self.tell(EventKind::Normal, "Starting", "Starting kubelet.");
         let boot = &self.node.status.node_info.boot_id;
         if let Some(before) = self.registered.boot_id.as_ref().filter(|before| *before != boot) {
             log::info!("this machine was booted since the node was last here ({before})");
             let message = format!("Node {} has been rebooted, boot id: {boot}", self.node.metadata.name);
-            self.tell(Kind::Warning, "Rebooted", &message);
+            self.tell(EventKind::Warning, "Rebooted", &message);
         }
     }
 
@@ -153,7 +154,7 @@ impl Heartbeat {
                 ("PIDPressure", "True") => "NodeHasInsufficientPID",
                 _ => "NodeHasSufficientPID",
             };
-            self.tell(Kind::Normal, reason, &format!("Node {name} status is now: {reason}"));
+            self.tell(EventKind::Normal, reason, &format!("Node {name} status is now: {reason}"));
         }
     }
 }

@@ -4,25 +4,32 @@ pub mod heartbeat;
 pub mod host;
 mod kubelet_api;
 pub mod object;
-mod signals;
+mod pods_view;
+pub mod signals;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_lite::FutureExt;
 
 use crate::cluster::bootstrap::{join, JoinError, Joining};
 use crate::cluster::certificates::{CertificateError, CertificateFolder};
 use crate::cluster::events::Recorder;
+use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
 use crate::cluster::{ApiError, Client};
 use crate::config::{AgentConfig, VERSION};
-use crate::image::Store;
+use crate::image::{Keyring, Store};
 use crate::log::Logs;
+use crate::runtime::Runtime;
+use crate::supervisor::{Setup, Supervisor, SystemClock, WasmWorkshop};
 use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
+use kubelet_api::KubeletApi;
 use signals::Signals;
 
 /// Why the node cannot start, or go on.
@@ -84,32 +91,35 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
 
 /// What runs until the node ends.
 struct Running {
+    supervisor: Supervisor,
     /// Dropping one of them cancels it.
     _tasks: Vec<control::Task<()>>,
     /// Keeps other agents out of the data folder.
     _lock: std::fs::File,
 }
 
+/// How long guests and their logs may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
 impl Running {
-    async fn stop(self) {}
+    /// Ends the guests; the API server is told nothing, so that the pods stay bound to this node.
+    async fn stop(self) {
+        if !self.supervisor.shutdown(STOP_LIMIT).await {
+            log::warn!("some guest did not end within {} s", STOP_LIMIT.as_secs());
+        }
+    }
 }
 
 /// Starts the rooms, in the order in which they need each other.
 async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     let data = &config.data_dir;
-    let file = |path: &Path| {
-        let path = path.to_owned();
-        move |source| NodeError::File { path, source }
-    };
-    durable::ensure_private_dir(data).map_err(file(data))?;
-    let lock = durable::lock_dir(data).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => NodeError::InUse(data.clone()),
-        _ => file(data)(error),
-    })?;
+    let lock = own_data_dir(data)?;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let images = data.join("images");
-    let store = Store::open(&images).map_err(file(&images))?;
+    let store = Store::open(&images).map_err(|source| NodeError::File { path: images, source })?;
     let host = Host::read(data);
+    let runtime = Runtime::start(config.runtime())
+        .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;
 
     let (client, kubeconfig) = join(&Joining {
         node: &config.node_name,
@@ -119,25 +129,48 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     })
     .await?;
     let address = own_address(config, &client).await?;
-    let logs = Logs::new(data.join("logs"));
-    let api = kubelet_api::KubeletApi::start(config, address, &client, Arc::new(NoPods), logs.clone())?;
     let node = object::node(config, &host, address);
-    let registered = register(&client, &node).await;
+    let logs = Logs::new(data.join("logs"));
     let recorder = Recorder::start(client.clone(), &config.node_name);
-    let heartbeat = Heartbeat {
-        client: client.clone(),
-        node,
-        registered,
-        host,
-        data_dir: data.clone(),
-        store: store.clone(),
-        recorder: recorder.clone(),
-    };
+    let supervisor = Supervisor::new(Setup {
+        api: Arc::new(PodApi::new(client.clone(), recorder.clone())),
+        workshop: Arc::new(WasmWorkshop {
+            runtime,
+            store: store.clone(),
+            registries: Arc::new(config.registries()),
+            logs: logs.clone(),
+            local: BTreeMap::new(),
+            terminal: None,
+            pulling: async_lock::Mutex::new(()),
+        }),
+        clock: Arc::new(SystemClock),
+        node: object::facts(&node, config.port),
+        keyring: Keyring::default(),
+    });
+    // The port is bound before the node is registered: what cannot be served is not offered.
+    let view = Arc::new(pods_view::NodePods(supervisor.clone()));
+    let api = KubeletApi::start(config, address, &client, view, logs)?;
+    let registered = register(&client, &node).await;
+    let heartbeat =
+        Heartbeat { client: client.clone(), node, registered, host, data_dir: data.clone(), store, recorder };
+    let pods = follow(client.clone(), config.node_name.clone(), supervisor.clone());
     let tasks = vec![
         control::spawn(heartbeat.run()),
+        control::spawn(pods),
         control::spawn(api.keep_certificates(client, folder, kubeconfig)),
     ];
-    Ok(Running { _tasks: tasks, _lock: lock })
+    Ok(Running { supervisor, _tasks: tasks, _lock: lock })
+}
+
+/// Makes the data folder and keeps other agents out of it.
+fn own_data_dir(data: &Path) -> Result<std::fs::File, NodeError> {
+    let path = data.to_owned();
+    durable::ensure_private_dir(data).and_then(|()| durable::lock_dir(data)).map_err(|source| {
+        match source.kind() {
+            std::io::ErrorKind::WouldBlock => NodeError::InUse(path),
+            _ => NodeError::File { path, source },
+        }
+    })
 }
 
 /// `--node-ip`, or the address that leads to the API server.
@@ -155,22 +188,4 @@ async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, No
         return Err(NodeError::NoAddress(format!("{address} leads to the API server, and only here")));
     }
     Ok(address)
-}
-
-struct NoPods;
-
-impl crate::server::PodsView for NoPods {
-    fn pods(&self) -> serde_json::Value {
-        serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []})
-    }
-
-    fn container_log(
-        &self,
-        _: &str,
-        _: &str,
-        _: &str,
-        _: bool,
-    ) -> Result<crate::server::LogTarget, crate::server::LogRefusal> {
-        Err(crate::server::LogRefusal::NoPod)
-    }
 }

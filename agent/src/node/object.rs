@@ -11,6 +11,7 @@ use crate::api::{
     NodeSystemInfo, ObjectMeta, Quantity, Taint, Time,
 };
 use crate::config::{AgentConfig, KUBELET_VERSION, VERSION};
+use crate::pod::node::NodeFacts;
 
 /// Memory is short below a twentieth of it, at most this many bytes.
 const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
@@ -20,7 +21,7 @@ const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
 /// The Node as it is registered, but for its conditions.
 #[must_use]
 pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
-    let capacity = capacity(config, host);
+    let capacity = capacity(config.max_pods, host);
     Node {
         metadata: ObjectMeta {
             name: config.node_name.clone(),
@@ -84,16 +85,44 @@ pub fn taints(config: &AgentConfig) -> Vec<Taint> {
 
 /// What the node has to give.
 #[must_use]
-pub fn capacity(config: &AgentConfig, host: &Host) -> BTreeMap<String, Quantity> {
+pub fn capacity(max_pods: u32, host: &Host) -> BTreeMap<String, Quantity> {
     [
         ("cpu", host.cores.to_string()),
         ("memory", format!("{}Ki", host.memory / 1024)),
         ("ephemeral-storage", format!("{}Ki", host.storage / 1024)),
-        ("pods", config.max_pods.to_string()),
+        ("pods", max_pods.to_string()),
     ]
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .collect()
+}
+
+/// The node as the supervisor needs to know it.
+#[must_use]
+pub fn facts(node: &Node, own_port: u16) -> NodeFacts {
+    let ips = node.status.addresses.iter().filter(|address| address.kind == "InternalIP");
+    NodeFacts {
+        name: node.metadata.name.clone(),
+        labels: node.metadata.labels.clone(),
+        taints: node.spec.taints.clone(),
+        ips: ips.map(|address| address.address.clone()).collect(),
+        capacity: node.status.capacity.clone(),
+        allocatable: node.status.allocatable.clone(),
+        own_ports: vec![own_port],
+    }
+}
+
+/// A node that belongs to no cluster and has room for one pod.
+#[must_use]
+pub fn standalone_facts(host: &Host) -> NodeFacts {
+    let capacity = capacity(1, host);
+    NodeFacts {
+        name: host.name.clone(),
+        ips: vec!["127.0.0.1".into()],
+        allocatable: capacity.clone(),
+        capacity,
+        ..NodeFacts::default()
+    }
 }
 
 /// The four conditions in a kubelet's order. What did not change keeps its time of transition.

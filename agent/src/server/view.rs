@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::log::PodKey;
+pub use crate::pod::logs::LogRefusal;
 
 /// Which log a client is to get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,23 +14,6 @@ pub struct LogTarget {
     pub container: String,
     /// Which run of it.
     pub restart: u32,
-}
-
-/// Why a container has no log to show: the cases of the kubelet's `validateContainerLogStatus`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogRefusal {
-    /// No such pod on this node.
-    NoPod,
-    /// The pod has no such container.
-    NoContainer,
-    /// `previous` was asked for and there is no earlier run.
-    NoPrevious,
-    /// It has not run yet; the waiting reason (`ContainerCreating`, `ImagePullBackOff`, …).
-    Waiting(String),
-    /// It has ended without ever having run.
-    Terminated,
-    /// Nothing is known of its state yet.
-    NotAvailable,
 }
 
 /// What the server asks the rest of the agent. Called on the control thread: answers come from memory.

@@ -1,0 +1,267 @@
+//! `copepod run`: a module or a Pod manifest here, without a cluster.
+//!
+//! The way of a pod from the supervisor on, every line of it: what stands in for the cluster is one pod
+//! from a file, and an API that tells its events to the terminal.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use serde_json::{json, Value};
+
+use super::Failure;
+use crate::api::{Pod, PodStatus};
+use crate::config::agent::{INSECURE_REGISTRIES, LOG_LEVEL, REGISTRY_CERTS_DIR};
+use crate::config::setting::{CommandLine, Setting};
+use crate::config::{read_bounded, yaml, Values};
+use crate::control;
+use crate::durable::clock::Now;
+use crate::durable::ensure_private_dir;
+use crate::image::{self, Image, Keyring, Registries, Store};
+use crate::log::Logs;
+use crate::node::host::Host;
+use crate::node::object::standalone_facts;
+use crate::node::signals::Signals;
+use crate::pod::events::{EventKind, EventText};
+use crate::runtime::{self, Output, Runtime, HELLO};
+use crate::supervisor::local::{defaulted, LocalApi};
+use crate::supervisor::{PodEvent, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
+
+/// Bytes of a manifest.
+const MAX_MANIFEST: u64 = 1024 * 1024;
+/// How long guests may take to end after Ctrl-C.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Linear memory of a container that names no limit: a developer's machine has it.
+const DEFAULT_MEMORY: u64 = 1024 * 1024 * 1024;
+
+/// The command line.
+pub const COMMAND: CommandLine = CommandLine {
+    name: "copepod run",
+    operands: "[FILE [ARGUMENT…]]",
+    operand_count: (0, 4096),
+    about: "Runs a WASI module (.wasm) or a Pod manifest (YAML) here, without a cluster; without FILE, a \
+            built-in\nmodule that prints hello. Images of a manifest that begin with a dot or a slash are \
+            files, seen from\nthe manifest. Ends with the exit code of the container that failed. \
+            Arguments that begin with a dash\ncome after --.",
+    settings: &[INSECURE_REGISTRIES, REGISTRY_CERTS_DIR, Setting { default: Some("warn"), ..LOG_LEVEL }],
+    configurable: false,
+};
+
+/// Runs it.
+///
+/// # Errors
+/// [`Failure`]; [`Failure::Code`] with the exit code of a container that failed.
+pub fn run(values: &Values) -> Result<(), Failure> {
+    let scratch = Scratch::make().map_err(|error| Failure::Failed(error.to_string()))?;
+    let mut operands = values.operands.iter();
+    let given = match operands.next() {
+        None => Given::hello(&scratch.folder)?,
+        Some(file) => Given::read(Path::new(file), operands.as_slice())?,
+    };
+    let registries = Registries {
+        insecure: values.list("insecure-registries").to_vec(),
+        certs_dir: values.text("registry-certs-dir").map(PathBuf::from).unwrap_or_default(),
+    };
+    let status = control::run(supervise(given, registries, &scratch.folder))?;
+    status.map_or(Ok(()), |status| outcome(&status))
+}
+
+/// A folder for images and logs that is gone afterwards.
+struct Scratch {
+    folder: PathBuf,
+}
+
+impl Scratch {
+    fn make() -> io::Result<Scratch> {
+        let folder = std::env::temp_dir().join(format!("copepod-run-{:016x}", fastrand::u64(..)));
+        ensure_private_dir(&folder)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+        Ok(Scratch { folder })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What to run, and the images that are files.
+struct Given {
+    pod: Pod,
+    local: BTreeMap<String, Image>,
+}
+
+impl Given {
+    fn hello(folder: &Path) -> Result<Given, Failure> {
+        let path = folder.join("hello.wasm");
+        fs::write(&path, HELLO)
+            .map_err(|error| Failure::Failed(format!("writing {}: {error}", path.display())))?;
+        Given::module(&path, &[])
+    }
+
+    /// A module by its first bytes, a manifest else.
+    fn read(path: &Path, arguments: &[OsString]) -> Result<Given, Failure> {
+        let failed = |problem: String| Failure::Failed(format!("{}: {problem}", path.display()));
+        let mut head = Vec::new();
+        fs::File::open(path)
+            .and_then(|file| file.take(4).read_to_end(&mut head))
+            .map_err(|error| failed(error.to_string()))?;
+        let named = path.extension().is_some_and(|extension| extension == "wasm");
+        if named || head == *b"\0asm" {
+            return Given::module(path, arguments);
+        }
+        if !arguments.is_empty() {
+            return Err(failed("a manifest takes no arguments: they stand in its containers' args".into()));
+        }
+        let text = read_bounded(path, MAX_MANIFEST).map_err(|error| failed(error.to_string()))?;
+        let value = yaml::parse(&text).map_err(|error| failed(error.to_string()))?;
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("nothing");
+        if kind != "Pod" {
+            return Err(failed(format!("it holds {kind}, where a Pod belongs")));
+        }
+        let mut pod: Pod = serde_json::from_value(value)
+            .map_err(|error| failed(format!("not a Pod as the API defines it: {error}")))?;
+        if pod.spec.containers.is_empty() {
+            return Err(failed("the Pod has no containers".into()));
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let local = local_images(&mut pod, folder)?;
+        Ok(Given { pod, local })
+    }
+
+    /// A pod around one module, that runs once.
+    fn module(path: &Path, arguments: &[OsString]) -> Result<Given, Failure> {
+        let image = local_image(path)?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let arguments: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        let name = local_name(0);
+        let pod = json!({
+            "metadata": {"name": "run"},
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{
+                    "name": "main",
+                    "image": name,
+                    "imagePullPolicy": "Never",
+                    "command": [stem],
+                    "args": arguments,
+                }],
+            },
+        });
+        let pod = serde_json::from_value(pod).map_err(|error| Failure::Failed(error.to_string()))?;
+        Ok(Given { pod, local: BTreeMap::from([(name, image)]) })
+    }
+}
+
+/// The images of a pod that are files, each under a name that is a reference.
+fn local_images(pod: &mut Pod, folder: &Path) -> Result<BTreeMap<String, Image>, Failure> {
+    let mut local = BTreeMap::new();
+    let spec = &mut pod.spec;
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        if container.image.starts_with(['.', '/']) {
+            let name = local_name(local.len());
+            local.insert(name.clone(), local_image(&folder.join(&container.image))?);
+            container.image = name;
+            "Never".clone_into(&mut container.image_pull_policy);
+        }
+    }
+    Ok(local)
+}
+
+fn local_name(n: usize) -> String {
+    format!("localhost/file-{n}:local")
+}
+
+fn local_image(path: &Path) -> Result<Image, Failure> {
+    image::local(path).map_err(|cause| Failure::Failed(format!("{}: {cause}", path.display())))
+}
+
+/// Runs the pod to its end, or to Ctrl-C; its status in the first case.
+async fn supervise(
+    given: Given,
+    registries: Registries,
+    folder: &Path,
+) -> Result<Option<PodStatus>, Failure> {
+    let failed = |what: &str, error: io::Error| Failure::Failed(format!("{what}: {error}"));
+    let mut signals = Signals::take().map_err(|error| failed("taking over signals", error))?;
+    let store = Store::open(&folder.join("images")).map_err(|error| failed("images", error))?;
+    let runtime = Runtime::start(runtime::Config { threads: 0, default_memory: DEFAULT_MEMORY })
+        .map_err(|error| failed("starting the interpreter threads", error))?;
+    let node = standalone_facts(&Host::read(folder));
+    let pod = defaulted(given.pod, &node.name, Now::read());
+    let uid = pod.metadata.uid.clone();
+    let supervisor = Supervisor::new(Setup {
+        api: LocalApi::new(tell),
+        workshop: Arc::new(WasmWorkshop {
+            runtime,
+            store,
+            registries: Arc::new(registries),
+            logs: Logs::new(folder.join("logs")),
+            local: given.local,
+            terminal: Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) }),
+            pulling: async_lock::Mutex::new(()),
+        }),
+        clock: Arc::new(SystemClock),
+        node,
+        keyring: Keyring::default(),
+    });
+    supervisor.handle(PodEvent::Set(vec![pod]));
+    let ended = async { supervisor.outcome(&uid).await };
+    let interrupted = async {
+        signals.next().await;
+        None
+    };
+    let status = ended.or(interrupted).await;
+    supervisor.shutdown(STOP_LIMIT).await;
+    Ok(status)
+}
+
+fn tell(event: &EventText) {
+    let line = format!("{}: {}", event.reason, event.message);
+    match event.kind {
+        EventKind::Normal => log::info!("{line}"),
+        EventKind::Warning => log::warn!("{line}"),
+    }
+}
+
+/// Success, or the reason and exit code of what failed.
+fn outcome(status: &PodStatus) -> Result<(), Failure> {
+    if status.phase == "Succeeded" {
+        return Ok(());
+    }
+    let statuses = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let failed = statuses.filter_map(|s| s.state.terminated.as_ref()).find(|ended| ended.exit_code != 0);
+    match failed {
+        Some(ended) => {
+            if !ended.message.is_empty() {
+                eprintln!("copepod run: {}: {}", ended.reason, ended.message);
+            }
+            Err(Failure::Code(u8::try_from(ended.exit_code).unwrap_or(1)))
+        }
+        None => Err(Failure::Failed(format!("{}: {}", status.reason, status.message))),
+    }
+}
+
+struct Stdout;
+
+impl Output for Stdout {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()
+    }
+}
+
+struct Stderr;
+
+impl Output for Stderr {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        io::stderr().lock().write_all(bytes)
+    }
+}

@@ -6,13 +6,18 @@ use log::{Level, LevelFilter};
 
 use crate::config::{UsageError, Values};
 
-/// Starts the log at `--log-level`. Other crates speak at warn and above, at debug when debug is asked for.
+/// Starts the log at `--log-level`. Other crates speak one level less, and never at trace, where a registry
+/// client would tell its logins.
 pub fn start(values: &Values) -> Result<(), UsageError> {
     let level = values.parse("log-level", |text| {
         text.parse::<LevelFilter>().map_err(|_| "none of error, warn, info, debug, trace".to_owned())
     })?;
     let level = level.unwrap_or(LevelFilter::Warn);
-    let others = if level >= LevelFilter::Debug { LevelFilter::Debug } else { LevelFilter::Warn };
+    let others = match level {
+        LevelFilter::Trace => LevelFilter::Debug,
+        LevelFilter::Debug => LevelFilter::Info,
+        _ => LevelFilter::Warn,
+    };
     // systemd sets this when stderr is the journal, which then reads a level from each line.
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let started = env_logger::Builder::new()

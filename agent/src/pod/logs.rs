@@ -1,7 +1,6 @@
 //! Which run's log `kubectl logs` means, or why there is none (`kubelet_pods.go`, validateContainerLogStatus).
 
 use super::record::PodRecord;
-use crate::api::ContainerState;
 
 /// The run whose log is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,55 +11,47 @@ pub struct LogRun {
     pub running: bool,
 }
 
-/// Why a container has no log to show: the cases of a kubelet's `validateContainerLogStatus`.
+/// Why there is no log to read. Whoever answers finds the words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogRefusal {
     /// No such pod on this node.
     NoPod,
     /// The pod has no such container.
     NoContainer,
-    /// `previous` was asked for and there is no earlier run.
+    /// `previous` was asked for, and there is no run before.
     NoPrevious,
-    /// It has not run yet; the waiting reason (`ContainerCreating`, `ImagePullBackOff`, …).
+    /// It has not run yet; why it waits.
     Waiting(String),
-    /// It has ended without ever having run.
+    /// It is over without ever having run.
     Terminated,
     /// Nothing is known of its state yet.
     NotAvailable,
 }
 
-/// Finds the run of a container that is meant.
+/// Finds the run of a container, given its pod's record.
 ///
 /// # Errors
 /// Why there is no log.
 pub fn find(record: &PodRecord, container: &str, previous: bool) -> Result<LogRun, LogRefusal> {
-    let Some(known) = record.container(container) else {
-        return Err(LogRefusal::NoContainer);
-    };
+    let known = record.container(container).ok_or(LogRefusal::NoContainer)?;
     let reported = &record.reported;
-    let shown = reported.init_container_statuses.iter().chain(&reported.container_statuses);
-    let state = shown.into_iter().find(|status| status.name == container).map(|status| &status.state);
-    let none = ContainerState::default();
-    let state = state.unwrap_or(&none);
+    let mut shown = reported.init_container_statuses.iter().chain(&reported.container_statuses);
+    let state = shown.find(|status| status.name == container).map(|status| &status.state);
+    let ended = |run| LogRun { run, running: false };
     if previous {
         // The run of lastState: the latest that ended, unless it is the one that is shown as the state.
-        let last = if state.terminated.is_some() { &known.previous } else { &known.ended };
-        return match last.as_ref().and_then(|end| end.log) {
-            Some(run) => Ok(LogRun { run, running: false }),
-            None => Err(LogRefusal::NoPrevious),
-        };
+        let is_state = state.is_some_and(|state| state.terminated.is_some());
+        let last = if is_state { &known.previous } else { &known.ended };
+        return last.as_ref().and_then(|end| end.log).map(ended).ok_or(LogRefusal::NoPrevious);
     }
     if known.running().is_some() {
         return Ok(LogRun { run: known.restart_count, running: true });
     }
     if let Some(end) = &known.ended {
         let log = end.log.or_else(|| known.previous.as_ref().and_then(|end| end.log));
-        return match log {
-            Some(run) => Ok(LogRun { run, running: false }),
-            None => Err(LogRefusal::Terminated),
-        };
+        return log.map(ended).ok_or(LogRefusal::Terminated);
     }
-    match &state.waiting {
+    match state.and_then(|state| state.waiting.as_ref()) {
         Some(waiting) => Err(LogRefusal::Waiting(waiting.reason.clone())),
         None => Err(LogRefusal::NotAvailable),
     }

@@ -9,12 +9,11 @@ use serde_json::json;
 fn log(story: &mut Story, container: &str, previous: bool) -> Result<(u32, bool), LogRefusal> {
     story.plan();
     story.status();
-    let found = find(&story.record, container, previous);
-    found.map(|log| (log.run, log.running))
+    find(&story.record, container, previous).map(|log| (log.run, log.running))
 }
 
 #[test]
-fn each_stage_has_its_log_or_its_words() {
+fn each_stage_has_its_log_or_its_reason() {
     let mut story = Story::new(&json!({}));
     let waiting = |reason: &str| Err(LogRefusal::Waiting(reason.to_owned()));
     assert_eq!(log(&mut story, "x", false), Err(LogRefusal::NoContainer));

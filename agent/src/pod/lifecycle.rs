@@ -10,6 +10,7 @@ use super::events::{self, EventText};
 use super::happening::{KILLED, SHOW_PULL_ERROR, STOPPED};
 use super::policy::restarts;
 use super::record::{Activity, Admission, ContainerRecord, PodRecord, Stop, Waiting};
+use super::status::is_final;
 use super::WAIT_FOR_GRACE;
 use crate::api::{Container, Pod};
 use crate::durable::clock::Now;
@@ -52,6 +53,11 @@ pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
     if record.admission == Admission::Admitted && !record.removed {
         events.extend(check_deadline(pod, record, now));
         events.extend(check_deletion(pod, record, now));
+        if is_final(&pod.status.phase) && !is_final(&record.reported.phase) {
+            // Somebody else declared it over, and a final phase is never left again.
+            let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+            events.extend(stop(record, grace, now));
+        }
         for (spec, container) in specs_mut(pod, record) {
             events.extend(advance_container(spec, container, now));
         }

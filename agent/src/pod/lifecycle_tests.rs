@@ -400,6 +400,20 @@ fn a_pod_that_is_over_is_left_alone_by_its_deadline() {
 }
 
 #[test]
+fn a_pod_that_somebody_else_declared_over_is_ended() {
+    let mut story = Story::new(&json!({}));
+    story.start("c");
+    assert_eq!(story.status()["phase"], "Running");
+    story.pod.status = serde_json::from_value(json!({"phase": "Failed", "reason": "Lost"})).unwrap();
+    story.expect(&["kill c 143"], Some(30));
+    story.kill("c", STOPPED);
+    story.expect(&[], None);
+    let status = story.status();
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+}
+
+#[test]
 fn a_rejected_pod_is_only_reported_and_deleted() {
     let mut story = Story::new(&json!({}));
     let rejection = crate::pod::admission::Rejection::new("OutOfpods", "full".to_owned());

@@ -18,7 +18,14 @@ pub fn status_patch(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Option<Value
             continue;
         }
         let change = match (key.as_str(), value) {
-            ("conditions", Value::Array(list)) => conditions(old.get(key), list),
+            ("conditions", Value::Array(list)) => {
+                let changes = conditions(old.get(key), list);
+                if changes.is_empty() {
+                    // The same in another order.
+                    continue;
+                }
+                Value::Array(changes)
+            }
             ("podIPs" | "hostIPs", Value::Array(list)) => {
                 std::iter::once(json!({"$patch": "replace"})).chain(list.iter().cloned()).collect()
             }
@@ -43,7 +50,7 @@ fn fields(status: &PodStatus) -> Map<String, Value> {
 }
 
 /// The conditions that changed, and those that are no more.
-fn conditions(old: Option<&Value>, new: &[Value]) -> Value {
+fn conditions(old: Option<&Value>, new: &[Value]) -> Vec<Value> {
     let old: &[Value] = old.and_then(Value::as_array).map_or(&[], Vec::as_slice);
     let kind = |condition: &Value| condition.get("type").cloned().unwrap_or_default();
     let changed = new.iter().filter(|condition| !old.contains(condition)).map(|condition| {
@@ -103,5 +110,8 @@ mod tests {
             })
         );
         assert_eq!(status_patch(&pod, &new, &new), None);
+        let mut turned = new.clone();
+        turned.conditions.reverse();
+        assert_eq!(status_patch(&pod, &turned, &new), None, "order says nothing");
     }
 }

@@ -73,7 +73,12 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
         let before = record.reported.phase.as_str();
         status.phase = if before == "Pending" { "Pending" } else { "Running" }.to_owned();
     }
-    if record.deadline_exceeded && status.phase == "Failed" {
+    if is_final(&pod.status.phase) && status.phase != pod.status.phase {
+        // Somebody else declared it over: their word stays.
+        status.phase.clone_from(&pod.status.phase);
+        status.reason.clone_from(&pod.status.reason);
+        status.message.clone_from(&pod.status.message);
+    } else if record.deadline_exceeded && status.phase == "Failed" {
         status.reason = "DeadlineExceeded".to_owned();
         status.message = DEADLINE_MESSAGE.to_owned();
     }

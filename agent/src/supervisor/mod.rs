@@ -28,7 +28,7 @@ use serde_json::{json, Value};
 
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
-pub use workshop::{RunSpec, Running, Terminal, WasmWorkshop, Workshop};
+pub use workshop::{Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
 
 use crate::api::{Pod, PodStatus};
 use crate::control::{self, Task};
@@ -117,6 +117,8 @@ pub(crate) struct Shared {
 struct Pods {
     /// By UID.
     entries: BTreeMap<String, Arc<Entry>>,
+    /// A source has said which pods there are.
+    known: bool,
     /// The supervisor was shut down.
     closed: bool,
 }
@@ -203,10 +205,27 @@ impl Supervisor {
                 for pod in pods {
                     self.applied(Box::new(pod));
                 }
+                if !std::mem::replace(&mut lock(&self.shared.pods).known, true) {
+                    self.clean_logs();
+                }
             }
             PodEvent::Applied(pod) => self.applied(pod),
             PodEvent::Deleted { uid } => self.removed(&uid),
         }
+    }
+
+    /// Removes the logs of pods that went away while no agent ran.
+    fn clean_logs(&self) {
+        let shared = self.shared.clone();
+        control::spawn(async move {
+            let known = shared.clone();
+            // Asked as the folders are looked at: a pod may have come meanwhile.
+            let keep = Box::new(move |uid: &str| lock(&known.pods).entries.contains_key(uid));
+            if let Err(error) = shared.workshop.remove_other_logs(keep).await {
+                log::warn!("cannot remove the logs of pods that are gone: {error}");
+            }
+        })
+        .detach();
     }
 
     /// The node changed: addresses, labels, taints, capacity.

@@ -11,6 +11,7 @@ use super::tend::Message;
 use super::Shared;
 use crate::api::{Pod, PodStatus};
 use crate::control::{self, Task};
+use crate::pod::conditions::is_owned;
 use crate::pod::events::pod_label;
 use crate::pod::patch::status_patch;
 use crate::pod::status::is_final;
@@ -23,6 +24,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Wait after a 403: somebody has to give this node a right, and 1000 pods may wait for it.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);
+
+/// How long the API server may show something else than it accepted before it is told again
+/// (`status_manager.go`: `syncPeriod`): so long an older version may still be on its way here.
+const DRIFT: Duration = Duration::from_secs(10);
 
 /// When something may be tried again.
 #[derive(Default)]
@@ -65,6 +70,10 @@ pub struct Reporter {
     deleting: Option<Task<()>>,
     /// The object is not there, or is another's, since this version of it: the watch will say more.
     gone: Option<String>,
+    /// The version that was seen when the last patch was sent: only a later one tells of drift.
+    sent_at: Option<String>,
+    /// Since when the API server shows something else than it accepted.
+    drift: Option<Duration>,
     retry: Retry,
     delete_retry: Retry,
 }
@@ -87,6 +96,8 @@ impl Reporter {
             sending: None,
             deleting: None,
             gone: None,
+            sent_at: None,
+            drift: None,
             retry: Retry::default(),
             delete_retry: Retry::default(),
         }
@@ -105,16 +116,46 @@ impl Reporter {
         if gone || self.sending.is_some() || self.refused.as_ref() == Some(status) {
             return None;
         }
-        let patch = status_patch(pod, &self.accepted, status)?;
+        let drift = self.check_drift(pod, now);
+        let Some(patch) = status_patch(pod, &self.accepted, status) else { return drift };
         if !self.retry.due(now) {
             return Some(self.retry.at);
         }
+        self.sent_at = Some(pod.metadata.resource_version.clone());
+        self.drift = None;
         let (shared, pod, sent, inbox) = (shared.clone(), pod.clone(), status.clone(), inbox.clone());
         let task = control::spawn(async move {
             let answer = shared.api.patch_status(&pod, &sent, patch).await;
             let _ = inbox.send(Message::Patched(answer)).await;
         });
         self.sending = Some((status.clone(), task));
+        None
+    }
+
+    /// Others write to a status too: the node controller sets Ready to False when it misses this node's
+    /// heartbeat. What the API server goes on to show counts, not what it once accepted.
+    fn check_drift(&mut self, pod: &Pod, now: Duration) -> Option<Duration> {
+        let seen = self.sent_at.as_ref().is_some_and(|sent| *sent != pod.metadata.resource_version);
+        let state = |status: &PodStatus, kind: &str| {
+            status.conditions.iter().find(|condition| condition.kind == kind).map(|c| c.status.clone())
+        };
+        let differs = self
+            .accepted
+            .conditions
+            .iter()
+            .any(|accepted| state(&pod.status, &accepted.kind).as_ref() != Some(&accepted.status));
+        if !seen || !differs {
+            self.drift = None;
+            return None;
+        }
+        let since = *self.drift.get_or_insert(now);
+        let due = since.saturating_add(DRIFT);
+        if now < due {
+            return Some(due);
+        }
+        self.drift = None;
+        self.accepted.conditions =
+            pod.status.conditions.iter().filter(|c| is_owned(&c.kind)).cloned().collect();
         None
     }
 
@@ -133,7 +174,7 @@ impl Reporter {
             }
             Err(ApiFailure::NotFound(error) | ApiFailure::Conflict(error)) => {
                 log::debug!("pod {}: its status has nowhere to go: {error}", pod_label(pod));
-                self.gone = Some(pod.metadata.resource_version.clone());
+                self.gone.clone_from(&self.sent_at);
                 return Answer::Settled;
             }
             Err(ApiFailure::Invalid(error)) => {

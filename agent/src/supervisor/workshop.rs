@@ -62,7 +62,12 @@ pub trait Workshop: Send + Sync {
     fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>>;
     /// Removes the logs of a pod that is gone.
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>>;
+    /// Removes the logs of all pods whose UID `keep` does not know.
+    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>>;
 }
+
+/// Knows the UIDs of pods.
+pub type Keep = Box<dyn Fn(&str) -> bool + Send>;
 
 /// Another place where a container's output is copied to: a terminal's stdout and stderr.
 #[derive(Clone)]
@@ -143,6 +148,11 @@ impl Workshop for WasmWorkshop {
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>> {
         let logs = self.logs.clone();
         Box::pin(control::blocking(move || logs.remove(&pod)))
+    }
+
+    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
+        let logs = self.logs.clone();
+        Box::pin(control::blocking(move || logs.remove_others(keep)))
     }
 }
 

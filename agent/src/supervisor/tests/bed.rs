@@ -15,8 +15,8 @@ use std::io;
 /// The executor is one for the whole process: one story at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Turns that a story is given to get somewhere, each letting every task go on.
-const TURNS: usize = 100_000;
+/// After this long a story that waits for something gives up. Other tests share the executor and the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub struct FakeApi {
@@ -125,6 +125,8 @@ pub struct FakeWorkshop {
     pub runs: Mutex<Vec<(RunSpec, FakeRun)>>,
     pub stubborn: Mutex<bool>,
     pub removed_logs: Mutex<Vec<PodKey>>,
+    pub kept_logs: Mutex<Vec<String>>,
+    pub cleanings: Mutex<usize>,
 }
 
 fn image() -> Image {
@@ -169,6 +171,12 @@ impl Workshop for FakeWorkshop {
         lock(&self.removed_logs).push(pod);
         Box::pin(async { Ok(()) })
     }
+    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
+        *lock(&self.kept_logs) =
+            ["u", "long-gone"].into_iter().filter(|uid| keep(uid)).map(str::to_owned).collect();
+        *lock(&self.cleanings) += 1;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 #[derive(Default)]
@@ -182,6 +190,12 @@ impl FakeClock {
         *lock(&self.seconds) += seconds;
         let now = self.now().mono;
         lock(&self.waiting).retain(|(at, sender)| *at > now || !sender.close());
+    }
+    /// Somebody waits for a moment to come within so many seconds.
+    pub fn is_awaited(&self, seconds: u64) -> bool {
+        let now = self.now().mono;
+        let soon = now + Duration::from_secs(seconds);
+        lock(&self.waiting).iter().any(|(at, sender)| *at > now && *at <= soon && !sender.is_closed())
     }
 }
 
@@ -228,7 +242,8 @@ impl Bed {
 
     /// Lets all tasks go on until this holds.
     pub async fn until(&self, what: &str, holds: impl Fn(&Bed) -> bool) {
-        for _ in 0..TURNS {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < PATIENCE {
             if holds(self) {
                 return;
             }
@@ -238,7 +253,13 @@ impl Bed {
         panic!("never came: {what}; events {events:#?}, last status {status:#?}");
     }
 
-    /// Lets all tasks go on until there is nothing left to do.
+    /// Lets all tasks go on until somebody waits for a moment within so many seconds, and lets them pass.
+    pub async fn pass(&self, seconds: u64) {
+        self.until("a wait", |bed| bed.clock.is_awaited(seconds)).await;
+        self.clock.advance(seconds);
+    }
+
+    /// Lets all tasks go on, most likely until there is nothing left to do.
     pub async fn rest(&self) {
         for _ in 0..1000 {
             yield_now().await;
@@ -255,8 +276,13 @@ impl Bed {
         state.and_then(|state| state.waiting).map(|waiting| waiting.reason).unwrap_or_default()
     }
 
+    /// Waits until run number `count`, counted from 1, is reported as running.
     pub async fn running(&self, count: usize) -> FakeRun {
-        self.until("a run", |bed| lock(&bed.workshop.runs).len() == count && bed.phase() == "Running").await;
+        let runs = |status: &PodStatus| {
+            let container = status.container_statuses.first();
+            container.is_some_and(|c| c.state.running.is_some() && c.restart_count as usize + 1 == count)
+        };
+        self.until("a run", |bed| lock(&bed.api.statuses).last().is_some_and(runs)).await;
         lock(&self.workshop.runs).last().unwrap().1.clone()
     }
 

@@ -2,7 +2,7 @@
 
 mod bed;
 
-use self::bed::{deleted, gone, play};
+use self::bed::{deleted, gone, play, Bed};
 use super::*;
 use crate::api::{ByteString, ConfigMap, Secret};
 use crate::pod::happening::{KILLED, STOPPED};
@@ -190,14 +190,13 @@ fn everything_goes_on_while_the_api_server_is_away() {
         bed.apply(samples::pod(&json!({"restartPolicy": "Never"})));
         bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
         lock(&bed.workshop.runs)[0].1.end(Exit::Code(0));
-        bed.rest().await;
+        bed.until("the end", |bed| bed.supervisor.pods()[0].status.phase == "Succeeded").await;
         assert_eq!(lock(&bed.api.patches).len(), 1, "not asked again at once");
-        assert_eq!(bed.supervisor.pods()[0].status.phase, "Succeeded");
-        for _ in 0..4 {
-            bed.clock.advance(40);
-            bed.rest().await;
+        for count in 2..=4 {
+            bed.pass(40).await;
+            bed.until("a patch", |bed| lock(&bed.api.patches).len() == count).await;
         }
-        assert_eq!(bed.phase(), "Succeeded");
+        bed.until("the report", |bed| bed.phase() == "Succeeded").await;
         assert_eq!(lock(&bed.api.patches).len(), 4);
     });
 }
@@ -227,6 +226,7 @@ fn a_forbidden_status_is_tried_each_minute() {
         lock(&bed.api.answers).push_back(ApiFailure::Forbidden("no".to_owned()));
         bed.apply(samples::pod(&json!({})));
         bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
+        bed.until("the wait", |bed| bed.clock.is_awaited(75)).await;
         bed.clock.advance(30);
         bed.rest().await;
         assert_eq!(lock(&bed.api.patches).len(), 1);
@@ -263,7 +263,7 @@ fn the_final_delete_is_retried_while_the_api_server_is_away() {
         bed.until("a delete", |bed| lock(&bed.api.deletes).len() == 1).await;
         bed.rest().await;
         assert_eq!(lock(&bed.api.deletes).len(), 1);
-        bed.clock.advance(2);
+        bed.pass(2).await;
         bed.until("another delete", |bed| lock(&bed.api.deletes).len() == 2).await;
         bed.clock.advance(1000);
         bed.rest().await;
@@ -314,7 +314,7 @@ fn an_annotated_pod_ends_at_the_end_of_its_grace() {
         bed.apply(pod.clone());
         let run = bed.running(1).await;
         bed.apply(deleted(pod, 30));
-        bed.rest().await;
+        bed.until("the stop", |bed| bed.clock.is_awaited(30)).await;
         bed.clock.advance(29);
         bed.rest().await;
         assert!(!run.has_ended());
@@ -337,7 +337,8 @@ fn places_go_to_the_oldest_and_a_rejected_pod_is_told_why() {
             pod
         };
         bed.supervisor.handle(PodEvent::Set(vec![sized("young", 5), sized("old", 1)]));
-        bed.until("both", |bed| lock(&bed.api.statuses).iter().any(|s| s.phase == "Running")).await;
+        let reported = |bed: &Bed, phase: &str| lock(&bed.api.statuses).iter().any(|s| s.phase == phase);
+        bed.until("both", |bed| reported(bed, "Running") && reported(bed, "Failed")).await;
         let runs: Vec<String> =
             lock(&bed.workshop.runs).iter().map(|(spec, _)| spec.pod.uid.clone()).collect();
         assert_eq!(runs, ["old"]);
@@ -452,4 +453,48 @@ fn a_manifest_from_a_file_gets_what_an_api_server_would_give_it() {
     assert_eq!((pod.metadata.namespace.as_str(), pod.spec.restart_policy.as_str()), ("default", "Always"));
     assert_eq!(pod.spec.node_name, "board");
     assert_eq!(pod.metadata.uid.len(), 36);
+}
+
+#[test]
+fn a_condition_that_somebody_else_changed_is_set_right_after_a_while() {
+    play(|bed| async move {
+        let mut pod = samples::pod(&json!({}));
+        "1".clone_into(&mut pod.metadata.resource_version);
+        bed.apply(pod.clone());
+        bed.running(1).await;
+        let patches = lock(&bed.api.patches).len();
+        pod.status = bed.supervisor.pods()[0].status.clone();
+        "2".clone_into(&mut pod.metadata.resource_version);
+        bed.apply(pod.clone());
+        bed.clock.advance(100);
+        bed.rest().await;
+        assert_eq!(lock(&bed.api.patches).len(), patches, "its own echo is no news");
+
+        let ready = pod.status.conditions.iter_mut().find(|condition| condition.kind == "Ready").unwrap();
+        "False".clone_into(&mut ready.status);
+        "3".clone_into(&mut pod.metadata.resource_version);
+        bed.apply(pod);
+        bed.until("the wait", |bed| bed.clock.is_awaited(10)).await;
+        bed.clock.advance(9);
+        bed.rest().await;
+        assert_eq!(lock(&bed.api.patches).len(), patches, "an older version may only be late");
+        bed.clock.advance(1);
+        bed.until("a patch", |bed| lock(&bed.api.patches).len() == patches + 1).await;
+        let patch = lock(&bed.api.patches).last().cloned().unwrap();
+        assert_eq!(patch["status"]["conditions"][0]["type"], "Ready");
+        assert_eq!(patch["status"]["conditions"][0]["status"], "True");
+        assert_eq!(patch["status"].as_object().unwrap().len(), 1, "{patch}");
+    });
+}
+
+#[test]
+fn logs_of_pods_that_went_away_unseen_are_removed_once() {
+    play(|bed| async move {
+        bed.supervisor.handle(PodEvent::Set(vec![samples::pod(&json!({}))]));
+        bed.until("a cleaning", |bed| *lock(&bed.workshop.cleanings) == 1).await;
+        assert_eq!(*lock(&bed.workshop.kept_logs), ["u"]);
+        bed.supervisor.handle(PodEvent::Set(Vec::new()));
+        bed.rest().await;
+        assert_eq!(*lock(&bed.workshop.cleanings), 1);
+    });
 }

@@ -17,7 +17,6 @@ mod sections;
 mod slices;
 #[cfg(test)]
 mod tests;
-#[allow(dead_code)] // Parts that the file calls will use.
 mod wasi;
 
 use std::io;
@@ -31,6 +30,7 @@ use self::interpreter::Queue;
 use self::limits::{Ledger, Limiter};
 use self::slices::Pace;
 use self::wasi::descriptors::Descriptors;
+use self::wasi::folder::Folder;
 use self::wasi::Host;
 
 /// A built-in module that prints `hello 0`, `hello 1`, … once a second: `hello.wat`.
@@ -160,6 +160,16 @@ pub enum StartError {
         /// The limit.
         limit: usize,
     },
+    /// A folder that cannot be opened.
+    #[error("the folder {} cannot be opened for the guest's {guest}: {error}", host.display())]
+    Preopen {
+        /// Path in the guest.
+        guest: String,
+        /// Path on the host.
+        host: PathBuf,
+        /// What the file system says.
+        error: String,
+    },
     /// A NUL byte, or a `=` in a name.
     #[error("{0} cannot be passed to a program: it has a NUL byte in it, or a = in a variable's name")]
     Argument(String),
@@ -258,7 +268,8 @@ impl Runtime {
         Ok(Module { compiled: self.inner.cache.get(digest, bytes)? })
     }
 
-    /// Starts a guest. It is instantiated on an interpreter thread: data segments that do not fit, and
+    /// Starts a guest, whose folders are opened here: where a disk may be slow, call it on a blocking
+    /// thread. It is instantiated on an interpreter thread: data segments that do not fit, and
     /// tables past their limit, end it with a trap.
     ///
     /// # Errors
@@ -273,8 +284,8 @@ impl Runtime {
         let shared = Arc::new(Shared::default());
         let host = Host {
             env: environment(&spec)?,
+            descriptors: descriptors(&spec)?,
             args: spec.args,
-            descriptors: Descriptors::new(spec.stdout, spec.stderr),
             limiter: Limiter::new(limit, Arc::clone(&self.inner.ledger)),
             memory: None,
             pending: None,
@@ -292,6 +303,23 @@ impl Runtime {
     pub fn memory(&self) -> u64 {
         self.inner.ledger.used()
     }
+}
+
+/// Standard streams, and the folders from 3 up.
+fn descriptors(spec: &GuestSpec) -> Result<Descriptors, StartError> {
+    let mut descriptors = Descriptors::new(Arc::clone(&spec.stdout), Arc::clone(&spec.stderr));
+    for (volume, preopen) in spec.preopens.iter().enumerate() {
+        let Preopen { guest, host, read_only } = preopen;
+        let failed = |error: io::Error| StartError::Preopen {
+            guest: guest.clone(),
+            host: host.clone(),
+            error: error.to_string(),
+        };
+        let folder = Folder::preopen(host, volume, *read_only, guest.clone()).map_err(failed)?;
+        let full = |_| failed(io::Error::other("too many folders for one guest"));
+        descriptors.preopen(folder).map_err(full)?;
+    }
+    Ok(descriptors)
 }
 
 /// The environment as `NAME=value`, once it and the arguments have been checked.

@@ -64,3 +64,65 @@ pub fn spin() -> Vec<u8> {
 pub fn sleep() -> Vec<u8> {
     start("up", "(call $print) (call $sleep (i64.const 0x0fffffffffffffff))")
 }
+
+/// A program that makes calls on its folders, descriptors 3 and 4, and ends with the errno of the last. What
+/// `body` refers to by number are the paths, each at its number times 64, and their lengths `$0`, `$1`, …
+pub fn files(paths: &[&str], body: &str) -> Vec<u8> {
+    let mut data = String::new();
+    let mut body = body.to_owned();
+    for (index, path) in paths.iter().enumerate() {
+        data.push_str(&format!("(data (i32.const {}) \"{path}\")\n", 4096 + index * 64));
+        let place = format!("(i32.const {}) (i32.const {})", 4096 + index * 64, path.len());
+        body = body.replace(&format!("${index}"), &place);
+    }
+    let imports = [
+        ("path_open", "i32 i32 i32 i32 i32 i64 i64 i32 i32"),
+        ("path_create_directory", "i32 i32 i32"),
+        ("path_remove_directory", "i32 i32 i32"),
+        ("path_unlink_file", "i32 i32 i32"),
+        ("path_rename", "i32 i32 i32 i32 i32 i32"),
+        ("path_link", "i32 i32 i32 i32 i32 i32 i32"),
+        ("path_symlink", "i32 i32 i32 i32 i32"),
+        ("path_readlink", "i32 i32 i32 i32 i32 i32"),
+        ("path_filestat_get", "i32 i32 i32 i32 i32"),
+        ("path_filestat_set_times", "i32 i32 i32 i32 i64 i64 i32"),
+        ("fd_fdstat_set_rights", "i32 i64 i64"),
+        ("fd_filestat_set_size", "i32 i64"),
+        ("fd_readdir", "i32 i32 i32 i64 i32"),
+        ("fd_sync", "i32"),
+        ("fd_tell", "i32 i32"),
+        ("fd_pread", "i32 i32 i32 i64 i32"),
+        ("fd_pwrite", "i32 i32 i32 i64 i32"),
+        ("fd_read", "i32 i32 i32 i32"),
+        ("fd_write", "i32 i32 i32 i32"),
+        ("fd_close", "i32"),
+        ("fd_renumber", "i32 i32"),
+        ("poll_oneoff", "i32 i32 i32 i32"),
+    ];
+    let imports: String = imports
+        .iter()
+        .map(|(name, params)| {
+            format!(
+                "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param {params}) (result i32)))\n"
+            )
+        })
+        .collect();
+    bare(&format!(
+        r#"(module {imports}
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (memory (export "memory") 4)
+  {data}
+  ;; Opens a path of folder 3, following links, for reading and writing if `$write`; the descriptor goes to 512.
+  (func $open (param $at i32) (param $len i32) (param $flags i32) (param $write i32) (result i32)
+    (call $path_open (i32.const 3) (i32.const 1) (local.get $at) (local.get $len) (local.get $flags)
+      (if (result i64) (local.get $write) (then (i64.const -1)) (else (i64.const 0x3ffebf)))
+      (i64.const -1) (i32.const 0) (i32.const 512)))
+  (func $fd (result i32) (i32.load (i32.const 512)))
+  ;; The one buffer of every read and write: 64 bytes of a path or of what is read at 8192.
+  (func $buffer (param $at i32) (param $len i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $len)))
+  (func $must (param i32) (if (local.get 0) (then (call $proc_exit (local.get 0)))))
+  (func (export "_start") (call $proc_exit {body})))"#
+    ))
+}

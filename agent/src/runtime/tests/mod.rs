@@ -5,6 +5,7 @@ mod ends;
 mod guests;
 mod modules;
 mod turns;
+mod volumes;
 
 use std::io;
 use std::sync::{Arc, Mutex};

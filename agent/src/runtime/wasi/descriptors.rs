@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Args, Errno, Host, Memory, Wasi};
+use super::files::File;
+use super::folder::Folder;
+use super::{filestat, Args, Errno, Host, Memory, Wasi};
 use crate::runtime::Output;
 
 /// Descriptors that one guest may have open: as many as a process has by default on Linux
@@ -12,20 +14,96 @@ pub const MAX_DESCRIPTORS: usize = 1024;
 
 /// `rights` of the witx.
 pub mod rights {
+    /// `fd_datasync`
+    pub const FD_DATASYNC: u64 = 1 << 0;
     /// `fd_read`
     pub const FD_READ: u64 = 1 << 1;
+    /// `fd_seek`
+    pub const FD_SEEK: u64 = 1 << 2;
     /// `fd_fdstat_set_flags`
     pub const FD_FDSTAT_SET_FLAGS: u64 = 1 << 3;
+    /// `fd_sync`
+    pub const FD_SYNC: u64 = 1 << 4;
+    /// `fd_tell`
+    pub const FD_TELL: u64 = 1 << 5;
     /// `fd_write`
     pub const FD_WRITE: u64 = 1 << 6;
+    /// `fd_advise`
+    pub const FD_ADVISE: u64 = 1 << 7;
+    /// `fd_allocate`
+    pub const FD_ALLOCATE: u64 = 1 << 8;
+    /// `path_create_directory`
+    pub const PATH_CREATE_DIRECTORY: u64 = 1 << 9;
+    /// `path_create_file`
+    pub const PATH_CREATE_FILE: u64 = 1 << 10;
+    /// `path_link_source`
+    pub const PATH_LINK_SOURCE: u64 = 1 << 11;
+    /// `path_link_target`
+    pub const PATH_LINK_TARGET: u64 = 1 << 12;
+    /// `path_open`
+    pub const PATH_OPEN: u64 = 1 << 13;
+    /// `fd_readdir`
+    pub const FD_READDIR: u64 = 1 << 14;
+    /// `path_readlink`
+    pub const PATH_READLINK: u64 = 1 << 15;
+    /// `path_rename_source`
+    pub const PATH_RENAME_SOURCE: u64 = 1 << 16;
+    /// `path_rename_target`
+    pub const PATH_RENAME_TARGET: u64 = 1 << 17;
+    /// `path_filestat_get`
+    pub const PATH_FILESTAT_GET: u64 = 1 << 18;
+    /// `path_filestat_set_size`
+    pub const PATH_FILESTAT_SET_SIZE: u64 = 1 << 19;
+    /// `path_filestat_set_times`
+    pub const PATH_FILESTAT_SET_TIMES: u64 = 1 << 20;
     /// `fd_filestat_get`
     pub const FD_FILESTAT_GET: u64 = 1 << 21;
+    /// `fd_filestat_set_size`
+    pub const FD_FILESTAT_SET_SIZE: u64 = 1 << 22;
+    /// `fd_filestat_set_times`
+    pub const FD_FILESTAT_SET_TIMES: u64 = 1 << 23;
+    /// `path_symlink`
+    pub const PATH_SYMLINK: u64 = 1 << 24;
+    /// `path_remove_directory`
+    pub const PATH_REMOVE_DIRECTORY: u64 = 1 << 25;
+    /// `path_unlink_file`
+    pub const PATH_UNLINK_FILE: u64 = 1 << 26;
     /// `poll_fd_readwrite`
     pub const POLL_FD_READWRITE: u64 = 1 << 27;
+    /// All thirty.
+    pub const ALL: u64 = (1 << 30) - 1;
+    /// What a file is opened for reading for.
+    pub const READING: u64 = FD_READ | FD_READDIR;
+    /// What a file is opened for writing for.
+    pub const WRITING: u64 = FD_WRITE | FD_ALLOCATE | FD_FILESTAT_SET_SIZE;
+    /// What a folder has no use for.
+    const OF_FILES: u64 =
+        FD_READ | FD_SEEK | FD_TELL | FD_WRITE | FD_ADVISE | FD_ALLOCATE | FD_FILESTAT_SET_SIZE;
+    /// What can be done with a folder.
+    pub const FOLDER: u64 = ALL & !OF_FILES;
+    /// What can be done with a file.
+    pub const FILE: u64 = OF_FILES
+        | FD_DATASYNC
+        | FD_SYNC
+        | FD_FDSTAT_SET_FLAGS
+        | FD_FILESTAT_GET
+        | FD_FILESTAT_SET_TIMES
+        | POLL_FD_READWRITE;
 }
 
-/// `filetype` of the witx: what a pipe is, too.
-const FILETYPE_UNKNOWN: u8 = 0;
+/// `fdflags` of the witx.
+pub mod flags {
+    /// Every write goes to the end.
+    pub const APPEND: u16 = 1;
+    /// Every write is on the disk when it returns.
+    pub const DSYNC: u16 = 2;
+    /// What would wait answers EAGAIN.
+    pub const NONBLOCK: u16 = 4;
+    /// As [`DSYNC`], with the file's times.
+    pub const SYNC: u16 = 16;
+    /// All of them (8: reads wait for writes to be on the disk, which no Linux does).
+    pub const ALL: u16 = 31;
+}
 
 /// What a descriptor stands for.
 #[derive(Clone)]
@@ -34,6 +112,22 @@ pub enum Object {
     Stdin,
     /// Standard output or error.
     Output(Arc<dyn Output>),
+    /// A folder of a volume.
+    Folder(Arc<Folder>),
+    /// A file of a volume.
+    File(Arc<File>),
+}
+
+impl Object {
+    /// `filetype`
+    fn file_type(&self) -> u8 {
+        match self {
+            // As a pipe, which has no number: a character device would be taken for a terminal.
+            Object::Stdin | Object::Output(_) => filestat::UNKNOWN,
+            Object::Folder(_) => filestat::DIRECTORY,
+            Object::File(file) => file.file_type,
+        }
+    }
 }
 
 /// One open descriptor.
@@ -66,6 +160,12 @@ impl Descriptors {
                 stream(Object::Output(stderr), rights::FD_WRITE),
             ],
         }
+    }
+
+    /// Adds a preopened folder, under the next number.
+    pub fn preopen(&mut self, folder: Folder) -> Result<u32, Errno> {
+        let object = Object::Folder(Arc::new(folder));
+        self.add(Descriptor { object, rights: rights::FOLDER, inheriting: rights::ALL, flags: 0 })
     }
 
     /// The descriptor `fd`; EBADF where none is open.
@@ -132,16 +232,19 @@ pub fn fd_fdstat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -
     let descriptor = host.descriptors.get(args.u32(0))?;
     let at = args.u32(1);
     memory.bytes_mut(at, 24)?.fill(0);
-    memory.write(at, &[FILETYPE_UNKNOWN])?;
+    memory.write(at, &[descriptor.object.file_type()])?;
     memory.write(at.saturating_add(2), &descriptor.flags.to_le_bytes())?;
     memory.write_u64(at.saturating_add(8), descriptor.rights)?;
     memory.write_u64(at.saturating_add(16), descriptor.inheriting)
 }
 
-/// `fd_fdstat_set_flags(fd, flags)`. The flags of a stream change nothing that it does.
+/// `fd_fdstat_set_flags(fd, flags)`. They are kept here and given to the kernel with each write.
 pub fn fd_fdstat_set_flags(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     host.descriptors.with(args.u32(0), rights::FD_FDSTAT_SET_FLAGS)?;
     let flags = u16::try_from(args.u32(1)).map_err(|_| Errno::Inval)?;
+    if flags > flags::ALL {
+        return Err(Errno::Inval.into());
+    }
     host.descriptors.get_mut(args.u32(0))?.flags = flags;
     Ok(())
 }
@@ -159,21 +262,27 @@ pub fn fd_fdstat_set_rights(_memory: &mut Memory<'_>, host: &mut Host, args: Arg
     Ok(())
 }
 
-/// `fd_filestat_get(fd, filestat)`
-pub fn fd_filestat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
-    host.descriptors.with(args.u32(0), rights::FD_FILESTAT_GET)?;
-    memory.bytes_mut(args.u32(1), 64)?.fill(0);
-    memory.write(args.u32(1).saturating_add(16), &[FILETYPE_UNKNOWN])
+fn preopen(host: &Host, fd: u32) -> Result<&str, Errno> {
+    match &host.descriptors.get(fd)?.object {
+        Object::Folder(folder) => folder.name.as_deref().ok_or(Errno::Badf),
+        _ => Err(Errno::Badf),
+    }
 }
 
-/// `fd_prestat_get(fd, prestat)`
-pub fn fd_prestat_get(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
-    host.descriptors.get(args.u32(0))?;
-    Err(Errno::Badf.into())
+/// `fd_prestat_get(fd, prestat)`: EBADF for what is no preopened folder, where guests stop looking.
+pub fn fd_prestat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
+    let len = preopen(host, args.u32(0))?.len();
+    // The only tag, 0: a folder.
+    memory.write_u32(args.u32(1), 0)?;
+    memory.write_size(args.u32(1).saturating_add(4), len)
 }
 
 /// `fd_prestat_dir_name(fd, path, len)`
-pub fn fd_prestat_dir_name(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
-    host.descriptors.get(args.u32(0))?;
-    Err(Errno::Badf.into())
+pub fn fd_prestat_dir_name(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
+    let name = preopen(host, args.u32(0))?;
+    let room = usize::try_from(args.u32(2)).unwrap_or(usize::MAX);
+    if name.len() > room {
+        return Err(Errno::Nametoolong.into());
+    }
+    memory.write(args.u32(1), name.as_bytes())
 }

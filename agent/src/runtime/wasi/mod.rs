@@ -11,6 +11,10 @@ mod args;
 pub mod clocks;
 pub mod descriptors;
 mod errno;
+mod files;
+mod filestat;
+pub mod folder;
+mod paths;
 mod poll;
 mod process;
 mod random;
@@ -164,37 +168,37 @@ const CALLS: [(&str, &str, Call); 46] = [
     ("clock_time_get", "iIi", clocks::clock_time_get),
     ("environ_get", "ii", args::environ_get),
     ("environ_sizes_get", "ii", args::environ_sizes_get),
-    ("fd_advise", "iIIi", not_yet),
-    ("fd_allocate", "iII", not_yet),
+    ("fd_advise", "iIIi", files::fd_advise),
+    ("fd_allocate", "iII", files::fd_allocate),
     ("fd_close", "i", descriptors::fd_close),
-    ("fd_datasync", "i", not_yet),
+    ("fd_datasync", "i", files::fd_datasync),
     ("fd_fdstat_get", "ii", descriptors::fd_fdstat_get),
     ("fd_fdstat_set_flags", "ii", descriptors::fd_fdstat_set_flags),
     ("fd_fdstat_set_rights", "iII", descriptors::fd_fdstat_set_rights),
-    ("fd_filestat_get", "ii", descriptors::fd_filestat_get),
-    ("fd_filestat_set_size", "iI", not_yet),
-    ("fd_filestat_set_times", "iIIi", not_yet),
-    ("fd_pread", "iiiIi", not_yet),
+    ("fd_filestat_get", "ii", files::fd_filestat_get),
+    ("fd_filestat_set_size", "iI", files::fd_filestat_set_size),
+    ("fd_filestat_set_times", "iIIi", files::fd_filestat_set_times),
+    ("fd_pread", "iiiIi", transfer::fd_pread),
     ("fd_prestat_dir_name", "iii", descriptors::fd_prestat_dir_name),
     ("fd_prestat_get", "ii", descriptors::fd_prestat_get),
-    ("fd_pwrite", "iiiIi", not_yet),
+    ("fd_pwrite", "iiiIi", transfer::fd_pwrite),
     ("fd_read", "iiii", transfer::fd_read),
-    ("fd_readdir", "iiiIi", not_yet),
+    ("fd_readdir", "iiiIi", files::fd_readdir),
     ("fd_renumber", "ii", descriptors::fd_renumber),
-    ("fd_seek", "iIii", not_yet),
-    ("fd_sync", "i", not_yet),
-    ("fd_tell", "ii", not_yet),
+    ("fd_seek", "iIii", files::fd_seek),
+    ("fd_sync", "i", files::fd_sync),
+    ("fd_tell", "ii", files::fd_tell),
     ("fd_write", "iiii", transfer::fd_write),
-    ("path_create_directory", "iii", not_yet),
-    ("path_filestat_get", "iiiii", not_yet),
-    ("path_filestat_set_times", "iiiiIIi", not_yet),
-    ("path_link", "iiiiiii", not_yet),
-    ("path_open", "iiiiiIIii", not_yet),
-    ("path_readlink", "iiiiii", not_yet),
-    ("path_remove_directory", "iii", not_yet),
-    ("path_rename", "iiiiii", not_yet),
-    ("path_symlink", "iiiii", not_yet),
-    ("path_unlink_file", "iii", not_yet),
+    ("path_create_directory", "iii", paths::path_create_directory),
+    ("path_filestat_get", "iiiii", paths::path_filestat_get),
+    ("path_filestat_set_times", "iiiiIIi", paths::path_filestat_set_times),
+    ("path_link", "iiiiiii", paths::path_link),
+    ("path_open", "iiiiiIIii", paths::path_open),
+    ("path_readlink", "iiiiii", paths::path_readlink),
+    ("path_remove_directory", "iii", paths::path_remove_directory),
+    ("path_rename", "iiiiii", paths::path_rename),
+    ("path_symlink", "iiiii", paths::path_symlink),
+    ("path_unlink_file", "iii", paths::path_unlink_file),
     ("poll_oneoff", "iiii", poll::poll_oneoff),
     ("proc_exit", "i", process::proc_exit),
     ("proc_raise", "i", process::proc_raise),
@@ -205,11 +209,6 @@ const CALLS: [(&str, &str, Call); 46] = [
     ("sock_send", "iiiii", sockets::no_socket),
     ("sock_shutdown", "ii", sockets::no_socket),
 ];
-
-fn not_yet(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
-    host.descriptors.get(args.u32(0))?;
-    Err(Errno::Notsup.into())
-}
 
 /// The type of the call named `name`; none where preview 1 has no such call.
 #[must_use]

@@ -3,8 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::descriptors::{rights, Object};
-use super::{clocks, Args, Errno, Host, Interest, Memory, Stop, Wait, Wasi};
+use super::files::File;
+use super::{clocks, filestat, Args, Errno, Host, Interest, Memory, Stop, Wait, Wasi};
 
 /// Subscriptions of one call: more than a guest may have descriptors, and timers beside.
 const MAX_SUBSCRIPTIONS: u32 = 2048;
@@ -100,20 +103,31 @@ impl Subscription {
             Kind::Clock(Some(at)) if at <= now => self.ready(CLOCK, 0, false),
             Kind::Clock(at) => State::At(at),
             Kind::Wrong(kind, errno) => State::Ready(self.event(kind, errno, 0, false)),
-            Kind::Descriptor(fd, interest) => {
-                let kind = if interest == Interest::Read { FD_READ } else { FD_WRITE };
-                match host.descriptors.with(fd, rights::POLL_FD_READWRITE) {
-                    Err(errno) => State::Ready(self.event(kind, errno, 0, false)),
-                    Ok(descriptor) => match (&descriptor.object, interest) {
-                        // At its end: a read returns at once, with nothing.
-                        (Object::Stdin, Interest::Read) => self.ready(kind, 0, true),
-                        (Object::Output(_), Interest::Write) => self.ready(kind, 0, false),
-                        (Object::Stdin | Object::Output(_), _) => {
-                            State::Ready(self.event(kind, Errno::Badf, 0, false))
-                        }
-                    },
-                }
-            }
+            Kind::Descriptor(fd, interest) => self.descriptor(host, fd, interest),
+        }
+    }
+
+    fn descriptor(&self, host: &Host, fd: u32, interest: Interest) -> State {
+        let kind = if interest == Interest::Read { FD_READ } else { FD_WRITE };
+        let wrong = |errno| State::Ready(self.event(kind, errno, 0, false));
+        let descriptor = match host.descriptors.with(fd, rights::POLL_FD_READWRITE) {
+            Ok(descriptor) => descriptor,
+            Err(errno) => return wrong(errno),
+        };
+        match (&descriptor.object, interest) {
+            // At its end: a read returns at once, with nothing.
+            (Object::Stdin, Interest::Read) => self.ready(kind, 0, true),
+            (Object::Output(_), Interest::Write) => self.ready(kind, 0, false),
+            (Object::File(file), _) if file.waits() => match waiting(file, interest) {
+                Ok(Some(hangup)) => self.ready(kind, 0, hangup),
+                Ok(None) => match rustix::io::fcntl_dupfd_cloexec(&file.fd, 0) {
+                    Ok(copy) => State::When(copy, interest),
+                    Err(error) => wrong(error.into()),
+                },
+                Err(errno) => wrong(errno),
+            },
+            (Object::File(file), _) => self.ready(kind, left(file), false),
+            _ => wrong(Errno::Badf),
         }
     }
 
@@ -124,6 +138,24 @@ impl Subscription {
     fn event(&self, kind: u8, errno: Errno, bytes: u64, hangup: bool) -> Event {
         Event { userdata: self.userdata, kind, errno, bytes, hangup }
     }
+}
+
+/// Whether a FIFO or a device is ready now, and if so, whether its other end is closed.
+fn waiting(file: &File, interest: Interest) -> Result<Option<bool>, Errno> {
+    let wanted = if interest == Interest::Read { PollFlags::IN } else { PollFlags::OUT };
+    let mut polled = [PollFd::new(&file.fd, wanted)];
+    if rustix::event::poll(&mut polled, Some(&Timespec::default()))? == 0 {
+        return Ok(None);
+    }
+    let found = polled.first().map_or(PollFlags::empty(), PollFd::revents);
+    Ok(Some(found.intersects(PollFlags::HUP)))
+}
+
+/// Bytes between a file's position and its end.
+fn left(file: &File) -> u64 {
+    let size = filestat::of(&file.fd).map_or(0, |stat| stat.stx_size);
+    let at = rustix::fs::tell(&file.fd).unwrap_or(0);
+    size.saturating_sub(at)
 }
 
 fn subscription(memory: &Memory<'_>, at: u32) -> Wasi<Subscription> {

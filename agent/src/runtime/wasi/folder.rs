@@ -1,0 +1,134 @@
+//! Resolution of a guest's paths: nothing outside the folder that they start from can be reached.
+//!
+//! The kernel resolves, by `openat2` with `RESOLVE_BENEATH` (Linux 5.6): `..` above the folder, absolute
+//! paths, symbolic links that lead out, and renames that race with any of these, all fail. Calls that the
+//! kernel has no such form of work on the last name within its parent folder, resolved in that way; a last
+//! name that ends with a slash would have a link followed, and is therefore resolved whole.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno as HostErrno;
+
+use super::Errno;
+
+/// Times that a lookup is begun again when a rename elsewhere disturbed it (openat2(2), EAGAIN).
+const RETRIES: usize = 64;
+
+/// A folder of the host that a guest has open.
+#[derive(Debug)]
+pub struct Folder {
+    /// The folder.
+    pub fd: OwnedFd,
+    /// Which of the guest's volumes it lies in: no file can be renamed or linked from one to another.
+    pub volume: usize,
+    /// Whether every write answers EROFS.
+    pub read_only: bool,
+    /// The guest's path of a preopened folder; none for one that the guest has opened.
+    pub name: Option<String>,
+}
+
+/// How a path is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Flags of open(2).
+    pub flags: OFlags,
+    /// Whether only what the kernel has in memory may be used: EAGAIN where that is not enough.
+    pub cached: bool,
+}
+
+impl Folder {
+    /// Opens the host's folder `path` as the guest's volume number `volume`.
+    ///
+    /// # Errors
+    /// What the file system says; "not supported" where the kernel has no `openat2`.
+    pub fn preopen(path: &Path, volume: usize, read_only: bool, name: String) -> io::Result<Folder> {
+        let fd = OwnedFd::from(File::open(path)?);
+        let folder = Folder { fd, volume, read_only, name: Some(name) };
+        let how = How { flags: OFlags::RDONLY | OFlags::DIRECTORY, cached: false };
+        folder.open_at(".", how).map_err(|error| match error {
+            HostErrno::NOSYS => io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel has no openat2 (Linux 5.6), which keeps guests within their folders",
+            ),
+            error => error.into(),
+        })?;
+        Ok(folder)
+    }
+
+    /// EROFS in a read-only volume.
+    pub fn writable(&self) -> Result<(), Errno> {
+        if self.read_only {
+            Err(Errno::Rofs)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Opens `path` beneath this folder.
+    pub fn open(&self, path: &str, how: How) -> Result<OwnedFd, Errno> {
+        self.open_at(path, how).map_err(outside)
+    }
+
+    fn open_at(&self, path: &str, how: How) -> rustix::io::Result<OwnedFd> {
+        // A handle takes no other flags than these (openat2(2), EINVAL).
+        let terminal = if how.flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY };
+        let flags = how.flags | OFlags::CLOEXEC | terminal;
+        let creates = flags.intersects(OFlags::CREATE);
+        let mode = if creates { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        if how.cached {
+            resolve |= ResolveFlags::CACHED;
+        }
+        let mut last = HostErrno::AGAIN;
+        for _ in 0..RETRIES {
+            match openat2(&self.fd, path, flags, mode, resolve) {
+                Err(error @ (HostErrno::AGAIN | HostErrno::INTR)) if !how.cached => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    /// A handle (`O_PATH`) of what `path` names, following a last symbolic link or not.
+    pub fn handle(&self, path: &str, follow: bool, cached: bool) -> Result<OwnedFd, Errno> {
+        let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        self.open(path, How { flags: OFlags::PATH | nofollow, cached })
+    }
+
+    /// The folder that the last name of `path` is in, and that name, which may end with slashes.
+    /// `.` and `..` are not names: `refused` is what they answer.
+    pub fn parent<'a>(&self, path: &'a str, refused: Errno) -> Result<(OwnedFd, &'a str), Errno> {
+        let stem = path.trim_end_matches('/');
+        let at = stem.rfind('/').map_or(0, |slash| slash.saturating_add(1));
+        let (folder, name) = path.split_at_checked(at).unwrap_or(("", path));
+        let bare = name.trim_end_matches('/');
+        if path.is_empty() {
+            return Err(Errno::Noent);
+        }
+        if bare.is_empty() {
+            // Only slashes: an absolute path.
+            return Err(Errno::Perm);
+        }
+        let folder = if folder.is_empty() { "." } else { folder };
+        let how = How { flags: OFlags::PATH | OFlags::DIRECTORY, cached: false };
+        let parent = self.open(folder, how)?;
+        if bare == "." || bare == ".." {
+            // Whether it may be reached at all comes first.
+            self.open(path, how)?;
+            return Err(refused);
+        }
+        Ok((parent, name))
+    }
+}
+
+/// A path that leads outside is EPERM, whatever is there.
+fn outside(error: HostErrno) -> Errno {
+    match error {
+        HostErrno::XDEV => Errno::Perm,
+        error => error.into(),
+    }
+}

@@ -64,8 +64,8 @@ impl Shared {
 
     /// The first end is the end.
     fn finish(&self, exit: Exit) {
-        let _ended_before = self.exit.set_blocking(exit);
         self.state().usage.memory = 0;
+        let _ended_before = self.exit.set_blocking(exit);
     }
 
     fn begin(&self) -> bool {

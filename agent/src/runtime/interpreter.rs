@@ -18,9 +18,9 @@ const NICE: i32 = 10;
 /// Stack of an interpreter thread: address space, of which only what is touched costs memory. Guests' frames
 /// are on the heap; wasmi's handlers need 19 KiB (64-bit) or 9 KiB (32-bit) however long a guest runs, a host
 /// call some KiB, a panic's message and unwinding some 30 KiB. The rest is for the two handlers that keep a
-/// frame until the slice ends ([`super::operators::MAX_GROWS`]): at most 16 times 10,000 of 176 bytes (half of
+/// frame until the slice ends ([`super::operators::MAX_GROWS`]): at most 8 times 10,000 of 176 bytes (half of
 /// that on 32 bits), or in a loop what [`super::slices`]' largest slice pays for, 31,000.
-const STACK: usize = if cfg!(target_pointer_width = "64") { 32 << 20 } else { 16 << 20 };
+const STACK: usize = if cfg!(target_pointer_width = "64") { 24 << 20 } else { 12 << 20 };
 /// Woken guests that run one after the other while others wait for their next slice.
 const WOKEN_IN_A_ROW: u32 = 8;
 
@@ -104,19 +104,24 @@ impl Queue {
     }
 }
 
-/// Starts `count` interpreter threads; 0 means one a core.
+/// Starts `count` interpreter threads; 0 means one a core. Where one cannot be started, none is.
 pub fn start(count: usize) -> io::Result<Arc<Queue>> {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let count = if count == 0 { cores() } else { count };
     let queue = Arc::new(Queue::default());
     for index in 0..count {
-        let queue = Arc::clone(&queue);
-        std::thread::Builder::new().name(format!("interp-{index}")).stack_size(STACK).spawn(move || {
-            if let Err(error) = setpriority_process(Some(gettid()), NICE) {
-                log::debug!("interp-{index}: keeps the priority of the control thread: {error}");
-            }
-            queue.run();
-        })?;
+        thread(index, Arc::clone(&queue)).inspect_err(|_| queue.close())?;
     }
     Ok(queue)
+}
+
+fn thread(index: usize, queue: Arc<Queue>) -> io::Result<()> {
+    let name = format!("interp-{index}");
+    std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+        if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+            log::debug!("interp-{index}: keeps the priority of the control thread: {error}");
+        }
+        queue.run();
+    })?;
+    Ok(())
 }

@@ -7,14 +7,14 @@ use super::ModuleError;
 /// Blocks within blocks, in one function. The translator keeps some two hundred bytes for each, so 10 MB at
 /// most. Go nests one for every resumption point of a function; the most seen are some thousands.
 const MAX_NESTING: u32 = 50_000;
-/// `memory.grow` and `table.grow` in one function; an allocator has a handful.
+/// `memory.grow` and `table.grow` in one function; allocators have one or two.
 ///
 /// These two are the only handlers of wasmi 2.0.0 whose last call is no jump (read in the machine code of
 /// the release profile, x86-64: 176 bytes of native stack each), so that the stack grows until the slice
 /// ends. Their fuel ([`super::limits::GROW_FUEL`]) bounds how many a slice runs, but a function pays for a
 /// whole block when it enters it: one that calls itself and grows after that has paid long before. So at
 /// most this many for each of [`super::limits::MAX_RECURSION`] calls, which the interpreter threads' stack holds.
-pub const MAX_GROWS: u32 = 16;
+pub const MAX_GROWS: u32 = 8;
 
 /// Checks one function's body: its locals and its code.
 pub fn check(reader: &mut Reader<'_>, end: usize) -> Result<(), ModuleError> {

@@ -127,7 +127,7 @@ fn too_much_of_anything_is_refused_with_its_limit() {
         refused(&guests::start("", &"nop ".repeat(MAX_BODY as usize + 1))).contains("one function's body")
     );
     let grow = "(drop (memory.grow (i32.const 0)))";
-    assert!(refused(&guests::start("", &grow.repeat(17))).contains("memory.grow"));
+    assert!(refused(&guests::start("", &grow.repeat(9))).contains("memory.grow"));
 }
 
 #[test]

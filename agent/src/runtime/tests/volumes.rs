@@ -4,6 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::OFlags;
+
+use super::super::wasi::folder::{Folder, How};
+use super::super::wasi::Errno;
 use super::*;
 
 const CREATE: u32 = 1;
@@ -332,6 +336,58 @@ fn descriptors_have_a_limit_and_are_reused() {
         (call $must (call $fd_renumber (call $fd) (i32.const 4)))
         (call $fd_close (call $fd)))";
     assert_eq!(disk.errno(&["file"], reused), BADF);
+}
+
+/// What both ways of resolving a path answer, for opens of every kind.
+fn resolved(disk: &Disk, path: &str, flags: OFlags) -> (Result<u64, Errno>, Result<u64, Errno>) {
+    let by = |walks| {
+        let mut folder = Folder::preopen(&disk.0.join("volume"), 0, false, "/".into()).unwrap();
+        assert!(!folder.walks, "this kernel has no openat2: the two cannot be compared");
+        folder.walks = walks;
+        let fd = folder.open(path, How { flags, cached: false })?;
+        Ok(rustix::fs::fstat(fd)?.st_ino)
+    };
+    (by(false), by(true))
+}
+
+#[test]
+fn both_ways_of_resolving_a_path_agree() {
+    let disk = Disk::new();
+    for (link, target) in [("folder/back", "../folder/./x"), ("slashed", "folder/"), ("dangling", "none")] {
+        std::os::unix::fs::symlink(target, disk.0.join("volume").join(link)).unwrap();
+    }
+    fs::write(disk.0.join("volume/folder/x"), "").unwrap();
+    let kinds = [
+        OFlags::RDONLY,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        OFlags::RDONLY | OFlags::NOFOLLOW,
+        OFlags::PATH,
+        OFlags::PATH | OFlags::NOFOLLOW,
+        OFlags::PATH | OFlags::DIRECTORY,
+        OFlags::RDWR | OFlags::CREATE,
+        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+    ];
+    let names = "file folder within up out absolute round slashed dangling none . .. \
+                 folder/x folder/back folder/../file folder/../.. ../volume/file file/x within/x none/x up/secret \
+                 slashed/x slashed/back slashed/.. folder/ folder/. folder/.. within/ up/ file/ //file /file";
+    let mut differ = Vec::new();
+    for path in names.split_whitespace() {
+        for flags in kinds {
+            let (kernel, walk) = resolved(&disk, path, flags);
+            match (&kernel, &walk) {
+                // A file made by the one is there for the other: only the error tells.
+                (Ok(_), Err(Errno::Exist)) if flags.contains(OFlags::EXCL) => {}
+                _ if kernel == walk => {}
+                _ => differ.push(format!("{path}, {flags:?}: {kernel:?}, {walk:?}")),
+            }
+        }
+        for made in ["none", "dangling"] {
+            let _ = fs::remove_file(disk.0.join("volume").join(made));
+        }
+        std::os::unix::fs::symlink("none", disk.0.join("volume/dangling")).unwrap();
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    assert!(!disk.0.join("none").exists());
 }
 
 #[test]

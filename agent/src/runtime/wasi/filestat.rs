@@ -1,11 +1,12 @@
 //! `filestat` and `filetype` of the witx, from what the kernel says of a file.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{
-    statx, utimensat, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_NOW,
-    UTIME_OMIT,
+    statx, utimensat, AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, CWD,
+    UTIME_NOW, UTIME_OMIT,
 };
+use rustix::io::Errno as HostErrno;
 
 use super::{Errno, Memory, Wasi};
 
@@ -95,7 +96,15 @@ fn time(nanoseconds: u64, given: bool, now: bool) -> Timespec {
     }
 }
 
-/// Sets the times of the file that `fd` is open on, be it a handle only (Linux 5.8).
+/// Sets the times of the file that `fd` is open on, be it a handle only.
 pub fn set_times(fd: impl AsFd, times: &Timestamps) -> Result<(), Errno> {
-    Ok(utimensat(fd, "", times, AtFlags::EMPTY_PATH)?)
+    let fd = fd.as_fd();
+    match utimensat(fd, "", times, AtFlags::EMPTY_PATH) {
+        // Before Linux 5.8: by the name that the kernel gives to an open file.
+        Err(HostErrno::INVAL | HostErrno::NOENT) => {
+            let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            Ok(utimensat(CWD, name, times, AtFlags::empty())?)
+        }
+        done => Ok(done?),
+    }
 }

@@ -3,17 +3,18 @@
 //! The kernel resolves, by `openat2` with `RESOLVE_BENEATH` (Linux 5.6): `..` above the folder, absolute
 //! paths, symbolic links that lead out, and renames that race with any of these, all fail. Calls that the
 //! kernel has no such form of work on the last name within its parent folder, resolved in that way; a last
-//! name that ends with a slash would have a link followed, and is therefore resolved whole.
+//! name that ends with a slash would have a link followed, and is therefore resolved whole. Where the kernel
+//! is older, `walk` does the same name by name.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::Errno;
+use super::{walk, Errno};
 
 /// Times that a lookup is begun again when a rename elsewhere disturbed it (openat2(2), EAGAIN).
 const RETRIES: usize = 64;
@@ -27,6 +28,8 @@ pub struct Folder {
     pub volume: usize,
     /// Whether every write answers EROFS.
     pub read_only: bool,
+    /// Whether paths are resolved by `walk`: the kernel has no `openat2`.
+    pub walks: bool,
     /// The guest's path of a preopened folder; none for one that the guest has opened.
     pub name: Option<String>,
 }
@@ -44,18 +47,17 @@ impl Folder {
     /// Opens the host's folder `path` as the guest's volume number `volume`.
     ///
     /// # Errors
-    /// What the file system says; "not supported" where the kernel has no `openat2`.
+    /// What the file system says.
     pub fn preopen(path: &Path, volume: usize, read_only: bool, name: String) -> io::Result<Folder> {
         let fd = OwnedFd::from(File::open(path)?);
-        let folder = Folder { fd, volume, read_only, name: Some(name) };
+        let mut folder = Folder { fd, volume, read_only, walks: false, name: Some(name) };
         let how = How { flags: OFlags::RDONLY | OFlags::DIRECTORY, cached: false };
-        folder.open_at(".", how).map_err(|error| match error {
-            HostErrno::NOSYS => io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this kernel has no openat2 (Linux 5.6), which keeps guests within their folders",
-            ),
-            error => error.into(),
-        })?;
+        match folder.open_at(".", how) {
+            Ok(_) => {}
+            // No openat2, or a sandbox around the agent that does not know it.
+            Err(HostErrno::NOSYS | HostErrno::PERM) => folder.walks = true,
+            Err(error) => return Err(error.into()),
+        }
         Ok(folder)
     }
 
@@ -79,6 +81,13 @@ impl Folder {
         let flags = how.flags | OFlags::CLOEXEC | terminal;
         let creates = flags.intersects(OFlags::CREATE);
         let mode = if creates { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+        if self.walks {
+            return if how.cached {
+                Err(HostErrno::AGAIN)
+            } else {
+                walk::open(self.fd.as_fd(), path, flags, mode)
+            };
+        }
         let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         if how.cached {
             resolve |= ResolveFlags::CACHED;

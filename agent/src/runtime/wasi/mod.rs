@@ -20,6 +20,7 @@ mod process;
 mod random;
 mod sockets;
 mod transfer;
+mod walk;
 
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -283,8 +283,8 @@ impl Opening {
     fn finish(self, fd: OwnedFd, memory: &mut Memory<'_>, host: &mut Host) -> Wasi<()> {
         let kind = filestat::kind(&filestat::of(&fd)?);
         let (object, mask) = if kind == FileType::Directory {
-            let (volume, read_only) = (self.folder.volume, self.folder.read_only);
-            (Object::Folder(Arc::new(Folder { fd, volume, read_only, name: None })), rights::FOLDER)
+            let Folder { volume, read_only, walks, .. } = *self.folder;
+            (Object::Folder(Arc::new(Folder { fd, volume, read_only, walks, name: None })), rights::FOLDER)
         } else {
             let file_type = filestat::file_type(kind);
             let read_only = self.folder.read_only;

@@ -5,7 +5,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use rustix::io::{preadv2, pwritev2, Errno as HostErrno, ReadWriteFlags};
+use rustix::io::{pread, preadv2, pwrite, pwritev2, read, write, Errno as HostErrno, ReadWriteFlags};
 
 use super::abi::Iovec;
 use super::descriptors::{flags, rights, Object};
@@ -192,9 +192,25 @@ impl Transfer {
 }
 
 fn read_at(file: &File, bytes: &mut [u8], offset: u64, how: ReadWriteFlags) -> Result<usize, HostErrno> {
-    preadv2(&file.fd, &mut [IoSliceMut::new(bytes)], offset, how)
+    match preadv2(&file.fd, &mut [IoSliceMut::new(&mut *bytes)], offset, how) {
+        // Before Linux 4.6, and some emulators.
+        Err(HostErrno::NOSYS) if how.is_empty() && offset == HERE => read(&file.fd, bytes),
+        Err(HostErrno::NOSYS) if how.is_empty() => pread(&file.fd, bytes, offset),
+        done => done,
+    }
 }
 
 fn write_at(file: &File, bytes: &[u8], offset: u64, how: ReadWriteFlags) -> Result<usize, HostErrno> {
-    pwritev2(&file.fd, &[IoSlice::new(bytes)], offset, how)
+    match pwritev2(&file.fd, &[IoSlice::new(bytes)], offset, how) {
+        Err(error) if how.contains(ReadWriteFlags::NOWAIT) => Err(error),
+        // Before Linux 4.16 an append is a seek and a write, and nothing is synced.
+        Err(HostErrno::NOSYS | HostErrno::OPNOTSUPP) if offset == HERE => {
+            if how.contains(ReadWriteFlags::APPEND) {
+                rustix::fs::seek(&file.fd, rustix::fs::SeekFrom::End(0))?;
+            }
+            write(&file.fd, bytes)
+        }
+        Err(HostErrno::NOSYS) => pwrite(&file.fd, bytes, offset),
+        done => done,
+    }
 }

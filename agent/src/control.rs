@@ -23,8 +23,13 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 
 /// Runs `work`, which may block, on a blocking thread, waiting for a free one first.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let _permit = BLOCKING.acquire().await;
-    blocking::unblock(work).await
+    let permit = BLOCKING.acquire().await;
+    // Held by the work, not by the waiter: whoever stops waiting does not free the thread.
+    blocking::unblock(move || {
+        let _permit = permit;
+        work()
+    })
+    .await
 }
 
 /// Makes the calling thread the control thread until `main` is done.

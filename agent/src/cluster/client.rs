@@ -3,6 +3,7 @@
 //! Every answer has a limit of size and of time. kube-client's own helpers have neither, and need a
 //! tokio runtime; what they add over hyper is in this file and in [`super::watch`].
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use rustls::ClientConfig;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -28,6 +29,8 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_OBJECT: usize = 4 * 1024 * 1024;
 /// Bytes of a list: the pods of one node. A hundred pods are about one MiB.
 pub const MAX_LIST: usize = 32 * 1024 * 1024;
+/// Characters of an error's message that are kept.
+const MAX_MESSAGE: usize = 1024;
 /// Bytes of an error's body that are read.
 const MAX_STATUS: usize = 64 * 1024;
 
@@ -79,7 +82,7 @@ mod http2_sender {
     #[derive(Clone)]
     pub struct Shared {
         pub sender: SendRequest<Full<Bytes>>,
-        pub number: u64,
+        pub number: usize,
     }
 }
 
@@ -130,11 +133,17 @@ impl Call {
         self
     }
 
-    /// A heartbeat: brief, and given little time.
+    /// Given little time, as a heartbeat is.
     #[must_use]
-    pub fn heartbeat(mut self) -> Call {
+    pub fn hasty(mut self) -> Call {
         self.timeout = HEARTBEAT_TIMEOUT;
-        self.brief()
+        self
+    }
+
+    /// A heartbeat: brief and hasty.
+    #[must_use]
+    pub fn heartbeat(self) -> Call {
+        self.brief().hasty()
     }
 
     /// With another limit for the answer's size.
@@ -183,7 +192,7 @@ impl Client {
     pub async fn read<T: DeserializeOwned>(&self, call: Call) -> Result<T, ApiError> {
         let what = call.what();
         let body = self.send(call).await?;
-        serde_json::from_slice(&body).map_err(|error| ApiError::Unusable { what, problem: error.to_string() })
+        read_json(&body).map_err(|problem| ApiError::Unusable { what, problem })
     }
 
     /// Sends a request and reads the whole answer.
@@ -192,8 +201,9 @@ impl Client {
     /// [`ApiError`]
     pub async fn send(&self, call: Call) -> Result<Bytes, ApiError> {
         let (limit, timeout, what) = (call.limit, call.timeout, call.what());
+        let used = AtomicUsize::new(0);
         let whole = async {
-            let (answer, number) = self.start(call).await?;
+            let (answer, number) = self.start(call, &used).await?;
             match Limited::new(answer.into_body(), limit).collect().await {
                 Ok(body) => Ok(body.to_bytes()),
                 Err(error) => {
@@ -206,7 +216,7 @@ impl Client {
             Ok(result) => result,
             Err(error) => {
                 // A connection that lets requests wait this long may be dead without knowing it.
-                self.discard_any().await;
+                self.discard(used.load(Ordering::Relaxed)).await;
                 Err(ApiError::Broken { what, problem: error.to_string() })
             }
         }
@@ -218,17 +228,19 @@ impl Client {
     /// [`ApiError`]
     pub async fn stream(&self, call: Call) -> Result<Incoming, ApiError> {
         let (timeout, what) = (call.timeout, call.what());
-        match within(timeout, Box::pin(self.start(call))).await {
+        let used = AtomicUsize::new(0);
+        match within(timeout, Box::pin(self.start(call, &used))).await {
             Ok(result) => result.map(|(answer, _)| answer.into_body()),
             Err(error) => {
-                self.discard_any().await;
+                self.discard(used.load(Ordering::Relaxed)).await;
                 Err(ApiError::Broken { what, problem: error.to_string() })
             }
         }
     }
 
     /// Sends; back when the headers of a successful answer are there.
-    async fn start(&self, call: Call) -> Result<(Response<Incoming>, u64), ApiError> {
+    /// `used` is told at once which connection it goes over.
+    async fn start(&self, call: Call, used: &AtomicUsize) -> Result<(Response<Incoming>, usize), ApiError> {
         let what = call.what();
         let broken = |error: hyper::Error| ApiError::Broken {
             what: what.clone(),
@@ -238,6 +250,7 @@ impl Client {
         let (answer, number) = loop {
             tries += 1;
             let (mut sender, number) = self.sender().await?;
+            used.store(number, Ordering::Relaxed);
             let request = self.request(&call, &sender)?;
             let sent = match &mut sender {
                 Sender::Many(sender) => match sender.ready().await {
@@ -265,11 +278,17 @@ impl Client {
             return Ok((answer, number));
         }
         let code = answer.status().as_u16();
+        let retry_after = answer.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let body = Limited::new(answer.into_body(), MAX_STATUS).collect().await;
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let mut status: Status = serde_json::from_slice(&body).unwrap_or_default();
+        let mut status = read_status(&body);
         if status.message.is_empty() {
-            status.message = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
+            status.message = String::from_utf8_lossy(&body).into_owned();
+        }
+        status.message = one_line(&status.message);
+        if let Some(seconds) = retry_after {
+            status.details.get_or_insert_default().retry_after_seconds = seconds;
         }
         status.code = code;
         Err(ApiError::Refused { what, status: Box::new(status) })
@@ -311,8 +330,8 @@ impl Client {
     }
 
     /// A sender on the shared connection, opened if there is none.
-    async fn sender(&self) -> Result<(Sender, u64), ApiError> {
-        // Held while connecting: one handshake at a time, and all who wait get its result.
+    async fn sender(&self) -> Result<(Sender, usize), ApiError> {
+        // Held while connecting: one handshake at a time.
         let mut shared = self.0.connection.lock().await;
         if let Some(live) = shared.as_ref().filter(|live| !live.sender.is_closed()) {
             return Ok((Sender::Many(live.sender.clone()), live.number));
@@ -321,7 +340,7 @@ impl Client {
         // Boxed, as below: connecting is rare, and its future large.
         match Box::pin(connect(&self.0.server, self.credentials().tls)).await? {
             Sender::Many(sender) => {
-                let number = fastrand::u64(1..);
+                let number = fastrand::usize(1..);
                 *shared = Some(http2_sender::Shared { sender: sender.clone(), number });
                 Ok((Sender::Many(sender), number))
             }
@@ -329,17 +348,110 @@ impl Client {
         }
     }
 
-    async fn discard(&self, number: u64) {
+    async fn discard(&self, number: usize) {
         let mut shared = self.0.connection.lock().await;
         if shared.as_ref().is_some_and(|live| live.number == number) {
             *shared = None;
         }
     }
+}
 
-    async fn discard_any(&self) {
-        // Somebody who is connecting holds the lock: then there is nothing to discard.
-        if let Some(mut shared) = self.0.connection.try_lock() {
-            *shared = None;
+/// Reads JSON. Everything goes through the one deserializer of `&str`: each further kind would be paid
+/// for in the binary with every type once more.
+pub(super) fn read_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The API server's Status, as JSON or, where the answer was asked for brief, as protobuf.
+fn read_status(body: &[u8]) -> Status {
+    match body.strip_prefix(protobuf::MAGIC) {
+        Some(envelope) => protobuf::status(envelope),
+        None => read_json(body).unwrap_or_default(),
+    }
+}
+
+/// Text of another machine, as part of a line of ours.
+fn one_line(text: &str) -> String {
+    let text = text.trim();
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(clean).take(MAX_MESSAGE).collect()
+}
+
+/// Just enough of protobuf to tell why a brief request was refused.
+mod protobuf {
+    use crate::api::Status;
+
+    /// What every protobuf answer of the API begins with (`k8s.io/apimachinery` protobuf serializer).
+    pub const MAGIC: &[u8] = b"k8s\0";
+
+    /// `runtime.Unknown`: field 2 holds the object. `meta/v1 Status`: 3 is the message, 4 the reason.
+    pub fn status(envelope: &[u8]) -> Status {
+        let object = field(envelope, 2).unwrap_or_default();
+        let text = |number| String::from_utf8_lossy(field(object, number).unwrap_or_default()).into_owned();
+        Status { message: text(3), reason: text(4), ..Status::default() }
+    }
+
+    /// The first length-delimited field of this number.
+    fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
+        while !message.is_empty() {
+            let (tag, rest) = varint(message)?;
+            let (skip, body) = match tag & 7 {
+                0 => (0, varint(rest)?.1),
+                1 => (8, rest),
+                2 => {
+                    let (length, body) = varint(rest)?;
+                    (usize::try_from(length).ok()?, body)
+                }
+                5 => (4, rest),
+                _ => return None,
+            };
+            let value = body.get(..skip)?;
+            if tag >> 3 == wanted && tag & 7 == 2 {
+                return Some(value);
+            }
+            message = body.get(skip..)?;
         }
+        None
+    }
+
+    fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+        let mut value = 0u64;
+        for (at, byte) in bytes.iter().enumerate().take(10) {
+            value |= u64::from(byte & 0x7f).checked_shl(u32::try_from(at).ok()?.saturating_mul(7))?;
+            if byte & 0x80 == 0 {
+                return Some((value, bytes.get(at.saturating_add(1)..)?));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_in_both_of_its_forms() {
+        let json = br#"{"kind":"Status","message":"no such node","reason":"NotFound","code":404}"#;
+        // Unknown{raw: Status{metadata, status, message, reason}}, as an API server writes it.
+        let mut status = b"\x0a\x00\x12\x07Failure\x1a\x0cno such node\x22\x08NotFound".to_vec();
+        status.extend(b"\x30\x94\x03");
+        let mut protobuf = b"k8s\0\x0a\x0c\x0a\x02v1\x12\x06Status\x12".to_vec();
+        protobuf.push(u8::try_from(status.len()).unwrap_or(0));
+        protobuf.extend(&status);
+        for body in [json.as_slice(), &protobuf] {
+            let read = read_status(body);
+            assert_eq!((read.message.as_str(), read.reason.as_str()), ("no such node", "NotFound"));
+        }
+        for cut in 0..protobuf.len() {
+            read_status(protobuf.get(..cut).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line_of_bounded_length() {
+        assert_eq!(one_line(" a\nb\x1b[2J\n"), "a b [2J");
+        assert_eq!(one_line(&"x".repeat(5000)).len(), MAX_MESSAGE);
     }
 }

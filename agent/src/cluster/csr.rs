@@ -13,7 +13,7 @@ use x509_cert::request::CertReq;
 
 use super::certificates::{Facts, Purpose};
 use super::client::{Call, Client};
-use super::error::ApiError;
+use super::error::{ApiError, Outage};
 use super::watch::{Change, Watcher};
 use crate::api::{
     ByteString, CertificateSigningRequest as Csr, CertificateSigningRequestCondition as Condition,
@@ -81,6 +81,15 @@ pub struct Pending {
     /// Its name, what `kubectl certificate approve` takes.
     pub name: String,
     uid: String,
+    /// The version that it was seen at: what is older says nothing of it.
+    version: String,
+}
+
+impl Pending {
+    fn of(csr: Csr) -> Pending {
+        let meta = csr.metadata;
+        Pending { name: meta.name, uid: meta.uid, version: meta.resource_version }
+    }
 }
 
 impl Wanted<'_> {
@@ -172,12 +181,12 @@ impl Wanted<'_> {
             let name = self.name(n);
             let call = Call::new(Method::POST, Csr::collection(None)).json(&self.object(&name, &pem));
             match client.read::<Csr>(call).await {
-                Ok(csr) => return Ok(Pending { name, uid: csr.metadata.uid }),
+                Ok(csr) => return Ok(Pending::of(csr)),
                 Err(error) if error.is(409) => {
                     let path = format!("{}/{name}", Csr::collection(None));
                     let found: Csr = client.read(Call::new(Method::GET, path)).await?;
                     if self.is_ours(&found, &pem) {
-                        return Ok(Pending { name, uid: found.metadata.uid });
+                        return Ok(Pending::of(found));
                     }
                     taken = name;
                     if self.purpose == Purpose::Client {
@@ -214,8 +223,9 @@ impl Pending {
     /// server will not let this agent look (the token has expired, say). Passing troubles are waited out.
     pub async fn signed(&self, client: &Client) -> Result<String, CsrError> {
         let selector = format!("fieldSelector=metadata.name%3D{}", self.name);
-        let mut watcher: Watcher<Csr> = Watcher::new(client.clone(), Csr::collection(None), selector);
-        let mut quiet = false;
+        let mut watcher: Watcher<Csr> =
+            Watcher::new(client.clone(), Csr::collection(None), selector).since(&self.version);
+        let mut outage = Outage::default();
         loop {
             let found = match watcher.next().await {
                 Ok(Change::All(items)) => items.into_iter().next(),
@@ -223,9 +233,7 @@ impl Pending {
                 Ok(Change::Deleted(_)) => None,
                 Err(error) if error.is(401) || error.is(403) => return Err(error.into()),
                 Err(error) => {
-                    if !std::mem::replace(&mut quiet, true) {
-                        log::warn!("waiting for {}: {error}; trying again", self.name);
-                    }
+                    outage.report(&format!("waiting for {}", self.name), &error);
                     continue;
                 }
             };

@@ -77,3 +77,25 @@ fn status_text(status: &Status) -> String {
         None => status.code.to_string(),
     }
 }
+
+/// What is wrong for the moment: told when it begins, when it becomes something else, and when it ends,
+/// not at each try.
+#[derive(Debug, Default)]
+pub struct Outage(Option<(std::mem::Discriminant<ApiError>, Option<u16>)>);
+
+impl Outage {
+    /// `what` failed, and is tried again.
+    pub fn report(&mut self, what: &str, error: &ApiError) {
+        let kind = (std::mem::discriminant(error), error.code());
+        if self.0.replace(kind) != Some(kind) {
+            log::error!("{what}: {error}; trying again until it works");
+        }
+    }
+
+    /// `what` works.
+    pub fn over(&mut self, what: &str) {
+        if self.0.take().is_some() {
+            log::info!("{what} works again");
+        }
+    }
+}

@@ -40,7 +40,7 @@ impl Lease {
         let path = format!("{LEASES}/{}", self.node);
         let last = match self.last {
             Some(last) => last,
-            None => match client.read::<api::Lease>(Call::new(Method::GET, &*path)).await {
+            None => match client.read::<api::Lease>(Call::new(Method::GET, &*path).hasty()).await {
                 Ok(found) => found.spec.renew_time.map_or(Timestamp::MIN, api::MicroTime::timestamp),
                 Err(error) if error.is(404) => return self.create(client, now).await,
                 Err(error) => return Err(error),

@@ -1,39 +1,70 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::BoxFuture;
 use http::Method;
 use serde_json::{json, Value};
 
 use super::client::{Call, Client, Patch};
-use super::error::ApiError;
+use super::error::{ApiError, Outage};
 use super::events::Recorder;
+use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
 use crate::api::{ConfigMap, Object, ObjectReference, Pod, PodStatus, Secret};
 use crate::pod::events::EventText;
+use crate::pod::node::NodeFacts;
 use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
 
+/// What was read of the Node this long ago is new enough: pods come in bursts.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Tells the supervisor of every pod bound to this node, for ever.
-pub async fn follow(client: Client, node: String, supervisor: Supervisor) {
+///
+/// Before a pod that is new, the supervisor hears of the labels and taints that the Node has by now: the
+/// scheduler went by those. They are asked for then, not watched: a watch would say each status of our own
+/// back to us.
+pub async fn follow(client: Client, facts: NodeFacts, supervisor: Supervisor) {
     // A node may list and watch pods with this selector only (Node authorizer, since 1.32).
-    let selector = format!("fieldSelector=spec.nodeName%3D{node}");
-    let mut watcher: Watcher<Pod> = Watcher::new(client, Pod::collection(None), selector);
-    let mut failing = false;
+    let selector = format!("fieldSelector=spec.nodeName%3D{}", facts.name);
+    let mut watcher: Watcher<Pod> = Watcher::new(client.clone(), Pod::collection(None), selector);
+    let mut outage = Outage::default();
+    let mut refreshed: Option<Instant> = None;
     loop {
         let event = match watcher.next().await {
             Ok(Change::All(pods)) => PodEvent::Set(pods),
             Ok(Change::Applied(pod)) => PodEvent::Applied(Box::new(pod)),
             Ok(Change::Deleted(pod)) => PodEvent::Deleted { uid: pod.metadata.uid },
+            // Too old a version, after an outage: the next call lists.
+            Err(error) if error.is(410) => continue,
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    log::error!("following the pods of this node: {error}; trying again, the pods go on");
-                }
+                outage.report("following the pods of this node (those that run go on)", &error);
                 continue;
             }
         };
-        if std::mem::replace(&mut failing, false) {
-            log::info!("following the pods of this node again");
+        outage.over("following the pods of this node");
+        if brings_new_pod(&event) && refreshed.is_none_or(|at| at.elapsed() > FRESH) {
+            refreshed = Some(Instant::now());
+            match registration::read(&client, &facts.name).await {
+                Ok(Registered { labels, taints, .. }) => {
+                    supervisor.set_node(NodeFacts { labels, taints, ..facts.clone() });
+                }
+                Err(error) => {
+                    log::warn!("reading this node's labels and taints: {error}; the last known hold")
+                }
+            }
         }
         supervisor.handle(event);
+    }
+}
+
+/// Whether there is a pod that this node has not accepted yet.
+fn brings_new_pod(event: &PodEvent) -> bool {
+    let new = |pod: &Pod| pod.status.start_time.is_none() && pod.metadata.deletion_timestamp.is_none();
+    match event {
+        PodEvent::Set(pods) => pods.iter().any(new),
+        PodEvent::Applied(pod) => new(pod),
+        PodEvent::Deleted { .. } => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Node object: made once, then kept true.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_io::Timer;
@@ -7,8 +8,8 @@ use http::Method;
 use serde_json::{json, Value};
 
 use super::client::{Call, Client, Patch};
-use super::error::ApiError;
-use crate::api::{Node, NodeCondition, Object, Typed};
+use super::error::{ApiError, Outage};
+use crate::api::{Node, NodeCondition, Object, Taint, Typed};
 
 /// First and longest pause between two tries to register (the kubelet's own figures).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(7));
@@ -22,6 +23,10 @@ pub struct Registered {
     pub boot_id: Option<String>,
     /// Its conditions then, whose times of transition go on.
     pub conditions: Vec<NodeCondition>,
+    /// Its labels: an operator's own beside the node's.
+    pub labels: BTreeMap<String, String>,
+    /// Its taints: what the operator has made of them since.
+    pub taints: Vec<Taint>,
 }
 
 impl From<Node> for Registered {
@@ -29,6 +34,8 @@ impl From<Node> for Registered {
         let status = node.status;
         Registered {
             uid: node.metadata.uid,
+            labels: node.metadata.labels,
+            taints: node.spec.taints,
             conditions: status.conditions,
             boot_id: Some(status.node_info.boot_id).filter(|id| !id.is_empty()),
         }
@@ -39,15 +46,16 @@ impl From<Node> for Registered {
 /// they are (only a new Node may have its own set). Tries for ever.
 pub async fn register(client: &Client, node: &Node) -> Registered {
     let mut pause = PAUSE.0;
-    let mut reported = false;
+    let mut outage = Outage::default();
     loop {
         match try_register(client, node).await {
             Ok(registered) => return registered,
-            Err(error) => {
-                if !std::mem::replace(&mut reported, true) {
-                    log::error!("registering the node: {error}; trying until it works");
-                }
-            }
+            Err(error) if error.is(403) || error.is(422) => outage.report(
+                "registering the node (--node-labels, --register-with-taints and --node-name must be such as \
+                 the API server takes)",
+                &error,
+            ),
+            Err(error) => outage.report("registering the node", &error),
         }
         Timer::after(pause).await;
         pause = pause.saturating_mul(2).min(PAUSE.1);
@@ -60,23 +68,32 @@ async fn try_register(client: &Client, node: &Node) -> Result<Registered, ApiErr
     match client.read::<Node>(Call::new(Method::POST, &*nodes).json(&body)).await {
         Ok(made) => {
             log::info!("registered node {name}");
-            Ok(Registered { uid: made.metadata.uid, ..Registered::default() })
+            Ok(Registered { boot_id: None, conditions: Vec::new(), ..made.into() })
         }
         // 403 as well: since 1.32 a create that would be a conflict can be refused first.
         Err(error) if error.is(409) || error.is(403) => {
-            let found = client.read::<Node>(Call::new(Method::GET, format!("{nodes}/{name}"))).await;
-            let found = match found {
-                Ok(found) => found,
+            let before = match read(client, name).await {
                 Err(second) if second.is(404) => return Err(error),
-                Err(second) => return Err(second),
+                read => read?,
             };
             let labels = json!({"metadata": {"labels": node.metadata.labels}});
             patch_status(client, name, &labels).await?;
             log::info!("node {name} was registered before");
-            Ok(found.into())
+            let mut registered = before;
+            registered.labels.extend(node.metadata.labels.clone());
+            Ok(registered)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The Node as it is now.
+///
+/// # Errors
+/// [`ApiError`]
+pub async fn read(client: &Client, node: &str) -> Result<Registered, ApiError> {
+    let path = format!("{}/{node}", Node::collection(None));
+    client.read::<Node>(Call::new(Method::GET, path)).await.map(Registered::from)
 }
 
 /// Patches `/status` of the Node: the one place where labels and status may both be changed. Lists merge

@@ -1,7 +1,7 @@
 //! One connection to the API server: name, TCP, TLS, HTTP/2 (or HTTP/1.1 where ALPN offers no other).
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,13 @@ const MAX_ADDRESSES: usize = 8;
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// …and given up when no answer comes in this time (client-go's `PingTimeout`).
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes in flight a stream and a connection: what is buffered for a slow reader.
-const WINDOW: u32 = 64 * 1024;
+/// Bytes in flight a stream: what is buffered for a slow reader.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// Bytes in flight a connection: a few streams that are not read must not stop the heartbeat's.
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// TCP's own probes, for HTTP/1.1, which has no pings: after a silence of this length, at this interval,
+/// so often.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(5), 3);
 
 /// Where the API server is and how it proves itself.
 #[derive(Clone, Debug)]
@@ -66,6 +71,9 @@ impl Server {
     /// # Errors
     /// [`ApiError::Unreachable`]
     pub async fn addresses(&self) -> Result<Vec<SocketAddr>, ApiError> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, self.port)]);
+        }
         let name = (self.host.clone(), self.port);
         let lookup = control::blocking(move || {
             name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
@@ -109,8 +117,8 @@ pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<Sender, 
             .timer(SmolTimer::new())
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(io)
             .await
             .map_err(broken)?;
@@ -136,13 +144,25 @@ async fn open_stream(server: &Server) -> Result<Async<TcpStream>, ApiError> {
     for address in server.addresses().await? {
         match within(CONNECT_TIMEOUT, Async::<TcpStream>::connect(address)).await.and_then(|done| done) {
             Ok(stream) => {
-                let _ = stream.get_ref().set_nodelay(true);
+                if let Err(error) = tune(stream.get_ref()) {
+                    log::debug!("the connection goes on without its socket options: {error}");
+                }
                 return Ok(stream);
             }
             Err(error) => problem = format!("connecting to {address}: {error}"),
         }
     }
     Err(server.unreachable(problem))
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE.0)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE.1)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE.2)?;
+    Ok(())
 }
 
 fn explain_tls(error: &io::Error) -> String {

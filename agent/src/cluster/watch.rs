@@ -4,7 +4,7 @@
 //! goes on from there, bookmarks move it forward, and 410 Gone means to list again.
 
 use std::marker::PhantomData;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use http::Method;
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{Call, Client, MAX_LIST, MAX_OBJECT};
+use super::client::{read_json, Call, Client, MAX_LIST, MAX_OBJECT};
 use super::error::ApiError;
 use super::transport::within;
 use crate::api::Status;
@@ -23,6 +23,9 @@ use crate::api::Status;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
 /// A watch is asked to last this long, in seconds, chosen at random so that not all nodes come back at once.
 const WATCH_SECONDS: std::ops::Range<u64> = 300..600;
+/// A watch that ends in less time without an event is a failure: else a proxy that closes at once would be
+/// asked again without a pause (client-go's VeryShortWatchError).
+const SHORT: Duration = Duration::from_secs(1);
 /// How much longer than asked for a silent watch is believed in.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -49,12 +52,13 @@ pub struct Watcher<T> {
 }
 
 enum State {
-    /// Nothing is known: list, at this resource version.
-    Unlisted { version: &'static str },
+    /// List, at least as new as this version: `0` takes any age and is for the first time only, nothing
+    /// means the newest.
+    Unlisted { version: String },
     /// The collection was listed or a watch ended well: watch from here.
     Listed { version: String },
     /// A watch is under way.
-    Watching { version: String, lines: Lines, patience: Duration },
+    Watching { version: String, lines: Lines, patience: Duration, begun: Instant },
 }
 
 impl<T: DeserializeOwned> Watcher<T> {
@@ -65,10 +69,17 @@ impl<T: DeserializeOwned> Watcher<T> {
             client,
             path: path.into(),
             selector: selector.into(),
-            state: State::Unlisted { version: "0" },
+            state: State::Unlisted { version: "0".into() },
             pause: None,
             kind: PhantomData,
         }
+    }
+
+    /// The same, from the state of this resource version on.
+    #[must_use]
+    pub fn since(mut self, version: &str) -> Watcher<T> {
+        self.state = State::Unlisted { version: version.to_owned() };
+        self
     }
 
     /// The next change.
@@ -85,7 +96,7 @@ impl<T: DeserializeOwned> Watcher<T> {
             Ok(_) => None,
             Err(error) => {
                 let longer = self.pause.map_or(PAUSE.0, |pause| pause.saturating_mul(2).min(PAUSE.1));
-                Some(error.retry_after().unwrap_or(longer))
+                Some(error.retry_after().map_or(longer, |asked| asked.max(longer)))
             }
         };
         result
@@ -95,26 +106,32 @@ impl<T: DeserializeOwned> Watcher<T> {
         loop {
             match &mut self.state {
                 State::Unlisted { version } => {
-                    let version = *version;
-                    match self.list(version).await {
-                        // The cache behind version 0 is not there yet or too old: ask etcd.
-                        Err(error) if !version.is_empty() && (error.is(410) || error.is(504)) => {
-                            self.state = State::Unlisted { version: "" };
+                    let version = version.clone();
+                    let listed = self.list(&version).await;
+                    if let Err(error) = &listed {
+                        // Too old, or newer than this API server's cache: the next list asks etcd.
+                        if error.is(410) || error.is(504) {
+                            self.state = State::Unlisted { version: String::new() };
                         }
-                        other => return other,
                     }
+                    return listed;
                 }
                 State::Listed { version } => {
-                    let version = std::mem::take(version);
+                    let version = version.clone();
                     self.state = self.watch(version).await?;
                 }
-                State::Watching { version, lines, patience } => {
+                State::Watching { version, lines, patience, begun } => {
                     let line = within(*patience, lines.next()).await;
                     let line = match line {
                         Ok(Ok(Some(line))) => line,
                         // The end of a watch is ordinary: go on from the last version.
                         Ok(Ok(None)) | Err(_) => {
+                            let short = lines.count == 0 && begun.elapsed() < SHORT;
                             self.state = State::Listed { version: std::mem::take(version) };
+                            if short {
+                                let what = format!("watching {}", self.path);
+                                return Err(ApiError::Broken { what, problem: "it ended at once".into() });
+                            }
                             continue;
                         }
                         Ok(Err(problem)) => {
@@ -136,9 +153,8 @@ impl<T: DeserializeOwned> Watcher<T> {
         let call = Call::new(Method::GET, path).limit(MAX_LIST);
         let what = call.what();
         let body = self.client.send(call).await?;
-        let unusable =
-            |error: serde_json::Error| ApiError::Unusable { what: what.clone(), problem: error.to_string() };
-        let list: List<'_> = serde_json::from_slice(&body).map_err(unusable)?;
+        let unusable = |problem| ApiError::Unusable { what: what.clone(), problem };
+        let list: List<'_> = read_json(&body).map_err(unusable)?;
         let mut items = Vec::new();
         for raw in list.items.unwrap_or_default() {
             // One object that cannot be read must not hide the others.
@@ -162,33 +178,39 @@ impl<T: DeserializeOwned> Watcher<T> {
                 version,
                 lines: Lines::new(body),
                 patience: Duration::from_secs(seconds).saturating_add(GRACE),
+                begun: Instant::now(),
             }),
             Err(error) => {
-                self.state =
-                    if error.is(410) { State::Unlisted { version: "0" } } else { State::Listed { version } };
+                if error.is(410) {
+                    self.state = State::Unlisted { version };
+                }
                 Err(error)
             }
         }
     }
 
+    /// Lists again, nothing older than what was seen.
+    fn list_again(&mut self) {
+        if let State::Watching { version, .. } = &mut self.state {
+            self.state = State::Unlisted { version: std::mem::take(version) };
+        }
+    }
+
     fn read_event(&mut self, line: &[u8]) -> Result<Option<Change<T>>, ApiError> {
         let what = || format!("watching {}", self.path);
-        let unusable =
-            |error: serde_json::Error| ApiError::Unusable { what: what(), problem: error.to_string() };
-        let event: Event<'_> = match serde_json::from_slice(line) {
+        let event: Event<'_> = match read_json(line) {
             Ok(event) => event,
-            Err(error) => {
-                let error = unusable(error);
-                self.state = State::Unlisted { version: "0" };
+            Err(problem) => {
+                let error = ApiError::Unusable { what: what(), problem };
+                self.list_again();
                 return Err(error);
             }
         };
         if event.kind == "ERROR" {
             let status: Box<Status> = serde_json::from_str(event.object.get()).unwrap_or_default();
             let what = what();
-            self.state = State::Unlisted { version: "0" };
-            // Too old a version is ordinary after an outage: list again, nothing to report.
-            return if status.code == 410 { Ok(None) } else { Err(ApiError::Refused { what, status }) };
+            self.list_again();
+            return Err(ApiError::Refused { what, status });
         }
         if let Ok(object) = serde_json::from_str::<Versioned>(event.object.get()) {
             if let State::Watching { version, .. } = &mut self.state {
@@ -242,17 +264,20 @@ struct Lines {
     body: Incoming,
     held: Vec<u8>,
     searched: usize,
+    /// How many came out.
+    count: usize,
 }
 
 impl Lines {
     fn new(body: Incoming) -> Lines {
-        Lines { body, held: Vec::new(), searched: 0 }
+        Lines { body, held: Vec::new(), searched: 0, count: 0 }
     }
 
     /// The next line, or nothing at the end. Safe to be dropped while waiting: what came stays.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
         loop {
             if let Some(line) = take_line(&mut self.held, &mut self.searched) {
+                self.count = self.count.saturating_add(1);
                 return Ok(Some(line));
             }
             if self.held.len() > MAX_OBJECT {
@@ -307,7 +332,7 @@ mod tests {
     fn a_bookmark_with_null_containers_is_an_event_with_a_version() {
         let line = br#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":
             {"resourceVersion":"12"},"spec":{"containers":null},"status":{}}}"#;
-        let event: Event<'_> = serde_json::from_slice(line).unwrap();
+        let event: Event<'_> = read_json(line).unwrap();
         assert_eq!(event.kind, "BOOKMARK");
         let object: Versioned = serde_json::from_str(event.object.get()).unwrap();
         assert_eq!(object.metadata.resource_version, "12");

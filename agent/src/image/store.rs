@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ struct Inner {
     root: PathBuf,
     /// Held by the one pull that runs.
     pulling: Mutex<()>,
+    /// Counts the records that were written.
+    changes: AtomicUsize,
 }
 
 /// What a name stands for.
@@ -72,7 +75,13 @@ impl Store {
     /// # Errors
     /// What the file system says, with the path.
     pub fn open(folder: &Path) -> io::Result<Store> {
-        let store = Store { inner: Arc::new(Inner { root: folder.to_path_buf(), pulling: Mutex::new(()) }) };
+        let store = Store {
+            inner: Arc::new(Inner {
+                root: folder.to_path_buf(),
+                pulling: Mutex::new(()),
+                changes: AtomicUsize::new(0),
+            }),
+        };
         for algorithm in Algorithm::ALL {
             make_folder(&store.blobs(algorithm))?;
         }
@@ -129,6 +138,12 @@ impl Store {
         }
         list.sort_by_key(|(names, size)| (std::cmp::Reverse(*size), names.first().cloned()));
         list
+    }
+
+    /// A number that is another after each change of what [`Store::list`] tells.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.inner.changes.load(Ordering::Relaxed)
     }
 
     /// Waits until no other pull runs, and keeps others out.
@@ -192,7 +207,9 @@ impl Store {
         if read_record(&path).as_ref() == Some(record) {
             return Ok(());
         }
-        durable::write_atomic(&path, &data, 0o600).map_err(|e| at(&path, e))
+        let written = durable::write_atomic(&path, &data, 0o600).map_err(|e| at(&path, e));
+        self.inner.changes.fetch_add(1, Ordering::Relaxed);
+        written
     }
 
     fn record(&self, reference: &Reference) -> Option<Record> {

@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_io::Timer;
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::host::{Host, Left};
-use super::object::conditions;
+use super::object::{conditions, Pressures};
 use crate::api::{ContainerImage, Node, NodeCondition, ObjectReference};
+use crate::cluster::error::{ApiError, Outage};
 use crate::cluster::events::Recorder;
 use crate::cluster::lease::Lease;
-use crate::cluster::registration::{patch_status, Registered};
+use crate::cluster::registration::{patch_status, register, Registered};
 use crate::cluster::Client;
+use crate::control;
 use crate::durable::clock::Now;
 use crate::image::Store;
 use crate::pod::events::EventKind;
@@ -45,62 +47,105 @@ pub struct Heartbeat {
     pub recorder: Recorder,
 }
 
-/// What was reported last.
+/// What was reported last, and what was seen since.
 #[derive(Default)]
 struct Reported {
     conditions: Vec<NodeCondition>,
     images: Vec<ContainerImage>,
+    /// When, on the monotonic clock; nothing yet: never.
     at: Option<Duration>,
+    /// The store's count of changes when `images` were listed.
+    store_changes: Option<usize>,
+    /// When each pressure was last felt.
+    pressures: Pressures,
 }
 
 impl Heartbeat {
-    /// Beats for ever; errors are logged when they begin and when they end.
-    pub async fn run(self) {
+    /// Beats for ever; errors are logged when they begin, change and end.
+    pub async fn run(mut self) {
         self.tell_arrival();
         let mut lease = Lease::new(&self.node.metadata.name, &self.registered.uid);
-        let mut reported = Reported { conditions: self.registered.conditions.clone(), ..Reported::default() };
-        let mut failing = false;
-        // The first report after the start comes at a random moment of its period.
+        let mut reported = self.begin();
+        let (mut lease_outage, mut status_outage) = (Outage::default(), Outage::default());
+        // After the first report the next comes at a random moment of its period, so that a site that lost
+        // power does not report in step for ever.
         let mut period = REPORT.mul_f64(0.5 + fastrand::f64());
+        let mut first = true;
         loop {
             let now = Now::read();
-            let renewed = lease.renew(&self.client, now.wall).await;
-            let result = renewed.and(self.report(&mut reported, now, period).await);
-            if reported.at == Some(now.mono) {
-                period = REPORT;
+            let due = reported.at.is_none_or(|at| now.mono.saturating_sub(at) >= period);
+            // Side by side: a status that hangs must not keep the lease waiting.
+            let (renewed, told) = futures_lite::future::zip(
+                lease.renew(&self.client, now.wall),
+                self.report(&mut reported, now, due),
+            )
+            .await;
+            match renewed {
+                Ok(()) => lease_outage.over("renewing the node's lease"),
+                Err(error) => lease_outage.report("renewing the node's lease", &error),
             }
-            match &result {
-                Ok(()) if failing => log::info!("the API server answers again"),
-                Err(error) if !failing => log::error!("heartbeat: {error}"),
-                Ok(()) | Err(_) => {}
+            match told {
+                Ok(false) => {}
+                Ok(true) => {
+                    status_outage.over("reporting the node's status");
+                    if !std::mem::take(&mut first) {
+                        period = REPORT;
+                    }
+                }
+                Err(error) if error.is(404) => {
+                    log::warn!("node {} was deleted: registering it anew", self.node.metadata.name);
+                    self.registered = register(&self.client, &self.node).await;
+                    lease = Lease::new(&self.node.metadata.name, &self.registered.uid);
+                    reported = self.begin();
+                    continue;
+                }
+                Err(error) => status_outage.report("reporting the node's status", &error),
             }
-            failing = result.is_err();
             Timer::after(PERIOD.saturating_sub(Now::read().mono.saturating_sub(now.mono))).await;
         }
     }
 
-    async fn report(
-        &self,
-        reported: &mut Reported,
-        now: Now,
-        period: Duration,
-    ) -> Result<(), crate::cluster::ApiError> {
+    fn begin(&self) -> Reported {
+        Reported { conditions: self.registered.conditions.clone(), ..Reported::default() }
+    }
+
+    /// Sends the status when it is due or has changed; whether it was sent.
+    async fn report(&self, reported: &mut Reported, now: Now, due: bool) -> Result<bool, ApiError> {
         let left = Left::read(&self.data_dir);
-        let conditions = conditions(&self.host, &left, &reported.conditions, now.wall);
-        let images = images(&self.store);
-        let due = reported.at.is_none_or(|at| now.mono.saturating_sub(at) >= period);
+        let conditions = conditions(&self.host, &left, &mut reported.pressures, &reported.conditions, now);
+        let (changes, images) = self.images(reported).await;
         let statuses = |list: &[NodeCondition]| -> Vec<(String, String)> {
             list.iter().map(|c| (c.kind.clone(), c.status.clone())).collect()
         };
-        let changed = statuses(&conditions) != statuses(&reported.conditions) || images != reported.images;
+        let changed = reported.at.is_none()
+            || statuses(&conditions) != statuses(&reported.conditions)
+            || images != reported.images;
         if !due && !changed {
-            return Ok(());
+            return Ok(false);
         }
+        let patch = if changed {
+            self.whole(&conditions, &images)
+        } else {
+            // Nothing new but the time: no more than that is said.
+            let beat =
+                |c: &NodeCondition| json!({"type": c.kind, "lastHeartbeatTime": c.last_heartbeat_time});
+            json!({"status": {"conditions": conditions.iter().map(beat).collect::<Vec<_>>()}})
+        };
+        patch_status(&self.client, &self.node.metadata.name, &patch).await?;
+        self.tell_changes(&reported.conditions, &conditions);
+        reported.conditions = conditions;
+        reported.images = images;
+        reported.store_changes = Some(changes);
+        reported.at = Some(now.mono);
+        Ok(true)
+    }
+
+    fn whole(&self, conditions: &[NodeCondition], images: &[ContainerImage]) -> Value {
         let status = &self.node.status;
         // `addresses` merges by type in a strategic patch; a node that moved must not keep the old one.
         let mut addresses = vec![json!({"$patch": "replace"})];
         addresses.extend(status.addresses.iter().map(|address| json!(address)));
-        let patch = json!({"status": {
+        json!({"status": {
             "addresses": addresses,
             "capacity": status.capacity,
             "allocatable": status.allocatable,
@@ -108,11 +153,17 @@ impl Heartbeat {
             "daemonEndpoints": status.daemon_endpoints,
             "nodeInfo": status.node_info,
             "images": images,
-        }});
-        patch_status(&self.client, &self.node.metadata.name, &patch).await?;
-        self.tell_changes(&reported.conditions, &conditions);
-        *reported = Reported { conditions, images, at: Some(now.mono) };
-        Ok(())
+        }})
+    }
+
+    /// The images, read from the disk only when the store has changed.
+    async fn images(&self, reported: &Reported) -> (usize, Vec<ContainerImage>) {
+        let changes = self.store.changes();
+        if reported.store_changes == Some(changes) {
+            return (changes, reported.images.clone());
+        }
+        let store = self.store.clone();
+        (changes, control::blocking(move || images(&store)).await)
     }
 
     fn reference(&self) -> ObjectReference {

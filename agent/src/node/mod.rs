@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_io::Timer;
 use futures_lite::FutureExt;
 
 use crate::cluster::bootstrap::{join, JoinError, Joining};
@@ -20,7 +21,7 @@ use crate::cluster::certificates::{CertificateError, CertificateFolder};
 use crate::cluster::events::Recorder;
 use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
-use crate::cluster::{ApiError, Client};
+use crate::cluster::Client;
 use crate::config::{AgentConfig, VERSION};
 use crate::image::{Keyring, Store};
 use crate::log::Logs;
@@ -89,6 +90,9 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// First and longest pause between two looks for the node's address.
+const ADDRESS_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// What runs until the node ends.
 struct Running {
     supervisor: Supervisor,
@@ -132,6 +136,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     let node = object::node(config, &host, address);
     let logs = Logs::new(data.join("logs"));
     let recorder = Recorder::start(client.clone(), &config.node_name);
+    let facts = object::facts(&node, config.port);
     let supervisor = Supervisor::new(Setup {
         api: Arc::new(PodApi::new(client.clone(), recorder.clone())),
         workshop: Arc::new(WasmWorkshop {
@@ -144,7 +149,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
             pulling: async_lock::Mutex::new(()),
         }),
         clock: Arc::new(SystemClock),
-        node: object::facts(&node, config.port),
+        node: facts.clone(),
         keyring: Keyring::default(),
     });
     // The port is bound before the node is registered: what cannot be served is not offered.
@@ -153,7 +158,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     let registered = register(&client, &node).await;
     let heartbeat =
         Heartbeat { client: client.clone(), node, registered, host, data_dir: data.clone(), store, recorder };
-    let pods = follow(client.clone(), config.node_name.clone(), supervisor.clone());
+    let pods = follow(client.clone(), facts, supervisor.clone());
     let tasks = vec![
         control::spawn(heartbeat.run()),
         control::spawn(pods),
@@ -173,19 +178,36 @@ fn own_data_dir(data: &Path) -> Result<std::fs::File, NodeError> {
     })
 }
 
-/// `--node-ip`, or the address that leads to the API server.
+/// `--node-ip`, or the address that leads to the API server: waited for, as a board may be up before its
+/// network.
 async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, NodeError> {
     if let Some(address) = config.node_ip {
         return Ok(address);
     }
-    let found = async {
-        let targets = client.server().addresses().await.map_err(|error: ApiError| error.to_string())?;
-        let target = targets.first().ok_or("the API server has no address")?;
-        host::address_towards(*target).map_err(|error| format!("finding the way to {target}: {error}"))
-    };
-    let address = found.await.map_err(NodeError::NoAddress)?;
-    if address.is_loopback() {
-        return Err(NodeError::NoAddress(format!("{address} leads to the API server, and only here")));
+    let mut pause = ADDRESS_PAUSE.0;
+    let mut told = String::new();
+    loop {
+        let problem = match client.server().addresses().await {
+            Err(error) => error.to_string(),
+            Ok(targets) => {
+                let found = targets.iter().map(|target| host::address_towards(*target));
+                match found.reduce(|first, next| first.or(next)) {
+                    Some(Ok(address)) if address.is_loopback() => {
+                        return Err(NodeError::NoAddress(format!(
+                            "{address} leads to the API server, and only here"
+                        )));
+                    }
+                    Some(Ok(address)) => return Ok(address),
+                    Some(Err(error)) => format!("finding the way to the API server: {error}"),
+                    None => "the API server has no address".to_owned(),
+                }
+            }
+        };
+        if problem != told {
+            log::error!("this node's address is not known yet: {problem}; waiting for it (or set --node-ip)");
+            told = problem;
+        }
+        Timer::after(pause).await;
+        pause = pause.saturating_mul(2).min(ADDRESS_PAUSE.1);
     }
-    Ok(address)
 }

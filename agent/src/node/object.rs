@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-
-use jiff::Timestamp;
+use std::time::Duration;
 
 use super::host::{architecture, Host, Left};
 use crate::api::{
@@ -11,6 +10,7 @@ use crate::api::{
     NodeSystemInfo, ObjectMeta, Quantity, Taint, Time,
 };
 use crate::config::{AgentConfig, KUBELET_VERSION, VERSION};
+use crate::durable::clock::Now;
 use crate::pod::node::NodeFacts;
 
 /// Memory is short below a twentieth of it, at most this many bytes.
@@ -125,13 +125,46 @@ pub fn standalone_facts(host: &Host) -> NodeFacts {
     }
 }
 
+/// When each pressure was last felt. It stays for [`HOLD`] after that: else a board at the threshold would
+/// change its mind, and its taints, at each heartbeat.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pressures {
+    memory: Felt,
+    disk: Felt,
+    tasks: Felt,
+}
+
+/// The kubelet's `evictionPressureTransitionPeriod`.
+const HOLD: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Felt(Option<Duration>);
+
+impl Felt {
+    fn feel(&mut self, now_short: bool, now: Now) -> bool {
+        if now_short {
+            self.0 = Some(now.mono);
+        }
+        self.0.is_some_and(|at| now_short || now.mono.saturating_sub(at) < HOLD)
+    }
+}
+
 /// The four conditions in a kubelet's order. What did not change keeps its time of transition.
 #[must_use]
-pub fn conditions(host: &Host, left: &Left, before: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
-    let short = |left: u64, all: u64, least: u64| left < (all / 20).min(least);
-    let memory = short(left.memory, host.memory, LEAST_MEMORY);
-    let disk = short(left.storage, host.storage, LEAST_STORAGE);
+pub fn conditions(
+    host: &Host,
+    left: &Left,
+    pressures: &mut Pressures,
+    before: &[NodeCondition],
+    now: Now,
+) -> Vec<NodeCondition> {
+    // What is not known is no pressure.
+    let short = |left: u64, all: u64, least: u64| left > 0 && left < (all / 20).min(least);
+    let memory = pressures.memory.feel(short(left.memory, host.memory, LEAST_MEMORY), now);
+    let disk = pressures.disk.feel(short(left.storage, host.storage, LEAST_STORAGE), now);
     let tasks = left.tasks.saturating_add(left.max_tasks / 20) > left.max_tasks;
+    let tasks = pressures.tasks.feel(tasks, now);
+    let now = now.wall;
     let pressure = |kind: &str, on: bool, reasons: (&str, &str), messages: (&str, &str)| {
         let pick = |(yes, no): (&str, &str)| if on { yes.to_owned() } else { no.to_owned() };
         (kind.to_owned(), on, pick(reasons), pick(messages))
@@ -191,35 +224,45 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(seconds).unwrap_or_default()
+    fn at(seconds: u32) -> Now {
+        let wall = jiff::Timestamp::from_second(i64::from(seconds)).unwrap_or_default();
+        Now { wall, mono: Duration::from_secs(u64::from(seconds)) }
     }
 
     #[test]
     fn conditions_stand_in_a_kubelets_order_and_keep_their_transition() {
         let host = Host { cores: 1, memory: 64 * MIB, storage: 1000 * MIB, ..Host::default() };
         let plenty = Left { memory: 32 * MIB, storage: 500 * MIB, tasks: 10, max_tasks: 1000 };
-        let first = conditions(&host, &plenty, &[], at(100));
+        let mut felt = Pressures::default();
+        let first = conditions(&host, &plenty, &mut felt, &[], at(100));
         let kinds: Vec<&str> = first.iter().map(|c| c.kind.as_str()).collect();
         assert_eq!(kinds, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
         assert_eq!(first[3].status, "True");
         assert!(first[..3].iter().all(|c| c.status == "False"));
 
         let short = Left { memory: 3 * MIB, ..plenty };
-        let second = conditions(&host, &short, &first, at(200));
+        let second = conditions(&host, &short, &mut felt, &first, at(200));
         assert_eq!(second[0].status, "True");
         assert_eq!(second[0].reason, "KubeletHasInsufficientMemory");
-        assert_eq!(second[0].last_transition_time, Some(Time::from(at(200))));
-        assert_eq!(second[3].last_transition_time, Some(Time::from(at(100))));
-        assert_eq!(second[3].last_heartbeat_time, Some(Time::from(at(200))));
+        assert_eq!(second[0].last_transition_time, Some(Time::from(at(200).wall)));
+        assert_eq!(second[3].last_transition_time, Some(Time::from(at(100).wall)));
+        assert_eq!(second[3].last_heartbeat_time, Some(Time::from(at(200).wall)));
 
-        let blind = conditions(&Host { cores: 0, storage: 0, ..host.clone() }, &plenty, &second, at(300));
+        let soon = conditions(&host, &plenty, &mut felt, &second, at(499));
+        assert_eq!(soon[0].status, "True", "a pressure stays for a while");
+        let late = conditions(&host, &plenty, &mut felt, &soon, at(500));
+        assert_eq!(late[0].status, "False");
+        let unknown = Left { memory: 0, ..plenty };
+        assert_eq!(conditions(&host, &unknown, &mut felt, &late, at(500))[0].status, "False");
+
+        let blind = Host { cores: 0, storage: 0, ..host.clone() };
+        let blind = conditions(&blind, &plenty, &mut felt, &second, at(600));
         assert_eq!(
             (blind[3].status.as_str(), blind[3].message.as_str()),
             ("False", "missing node capacity for resources: cpu, ephemeral-storage")
         );
         let full = Left { storage: 49 * MIB, tasks: 990, ..plenty };
-        let full = conditions(&host, &full, &[], at(300));
+        let full = conditions(&host, &full, &mut felt, &[], at(600));
         assert_eq!((full[1].status.as_str(), full[2].status.as_str()), ("True", "True"));
     }
 }

@@ -144,6 +144,15 @@ fn existing(joining: &Joining<'_>) -> Result<Option<(Client, Kubeconfig)>, JoinE
 
 async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconfig), TryError> {
     let bootstrap = Kubeconfig::load(file).map_err(|error| TryError::Other(error.to_string()))?;
+    // Signed before, and the kubeconfig did not come to be written: it still counts.
+    if let Ok(Some(identity)) = joining.folder.load(Purpose::Client) {
+        let ours = identity.facts.common_name == format!("system:node:{}", joining.node);
+        if ours && !identity.facts.expired(Timestamp::now()) {
+            if let Ok(joined) = adopt(joining, &bootstrap) {
+                return Ok(joined);
+            }
+        }
+    }
     let client = bootstrap
         .client()
         .map_err(|problem| TryError::Other(format!("kubeconfig {}: {problem}", file.display())))?;
@@ -161,6 +170,11 @@ async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconf
         })?
         .map_err(TryError::Csr)?;
     joining.folder.store(Purpose::Client, &certificate, &key, Timestamp::now())?;
+    adopt(joining, &bootstrap)
+}
+
+/// Writes the node's kubeconfig around its current certificate, and uses it.
+fn adopt(joining: &Joining<'_>, bootstrap: &Kubeconfig) -> Result<(Client, Kubeconfig), TryError> {
     let current = joining.folder.current(Purpose::Client);
     bootstrap
         .write_node(joining.kubeconfig, joining.node, &current)

@@ -24,7 +24,7 @@ const QUEUE: usize = 256;
 /// Events that are remembered, so that the same again is counted.
 const REMEMBERED: usize = 128;
 /// So many alike but for their message, within [`WINDOW`], before they are combined (client-go).
-const SIMILAR: u32 = 10;
+const SIMILAR: usize = 10;
 /// An event that was not seen for so long counts as new (client-go).
 const WINDOW: Duration = Duration::from_secs(600);
 /// Events about one object at once, and how long until one more may follow (client-go's spam filter).
@@ -153,8 +153,9 @@ struct Seen {
 
 struct Similar {
     note: Note,
-    count: u32,
-    since: Duration,
+    /// Different ones, at most [`SIMILAR`].
+    messages: Vec<String>,
+    last: Duration,
 }
 
 struct Budget {
@@ -203,15 +204,15 @@ impl Memory {
     fn combine(&mut self, note: &Note) -> String {
         let known = self.similar.iter().position(|similar| similar.note.similar_to(note));
         let mut similar = match known.and_then(|at| self.similar.remove(at)) {
-            Some(similar) if note.at.mono.saturating_sub(similar.since) < WINDOW => similar,
-            _ => Similar { note: note.clone(), count: 0, since: note.at.mono },
+            Some(similar) if note.at.mono.saturating_sub(similar.last) < WINDOW => similar,
+            _ => Similar { note: note.clone(), messages: Vec::new(), last: note.at.mono },
         };
-        let same = similar.count > 0 && similar.note.message == note.message;
-        if !same {
-            similar.count = similar.count.saturating_add(1);
-            similar.note = note.clone();
+        similar.last = note.at.mono;
+        let known = similar.messages.contains(&note.message);
+        let combined = !known && similar.messages.len() >= SIMILAR;
+        if !known && !combined {
+            similar.messages.push(note.message.clone());
         }
-        let combined = similar.count > SIMILAR;
         push_bounded(&mut self.similar, similar);
         if combined {
             format!("{COMBINED}{}", note.message).chars().take(MAX_MESSAGE).collect()
@@ -293,6 +294,18 @@ mod tests {
         assert_eq!(last.message, "(combined from similar events): try 13");
         assert_eq!(last.count, 4);
         assert_eq!(steps[9].message, "try 9");
+    }
+
+    #[test]
+    fn the_same_few_in_turn_stay_themselves() {
+        let mut memory = Memory::default();
+        for n in 0..20 {
+            for message in ["a", "b"] {
+                if let Some(step) = memory.step(&note(message, n * 400)) {
+                    assert_eq!(step.message, message);
+                }
+            }
+        }
     }
 
     #[test]

@@ -119,8 +119,7 @@ impl Kubeconfig {
 
     fn read(path: &Path) -> Result<Kubeconfig, String> {
         let text = read_bounded(path, MAX_FILE).map_err(|error| error.to_string())?;
-        let value = yaml::parse(&text).map_err(|error| error.to_string())?;
-        let file: File = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let file: File = yaml::read(&text)?;
         let contexts = file.contexts.unwrap_or_default();
         let context = contexts
             .iter()
@@ -258,6 +257,9 @@ impl Kubeconfig {
         let identity = quoted(&identity.to_string_lossy());
         let user = format!("    client-certificate: {identity}\n    client-key: {identity}\n");
         let text = self.text(&format!("system:node:{node}"), &user);
+        if let Some(folder) = path.parent() {
+            durable::ensure_private_dir(folder)?;
+        }
         durable::write_atomic(path, text.as_bytes(), 0o600)
     }
 
@@ -291,7 +293,10 @@ impl Kubeconfig {
     /// # Errors
     /// When the address is no `https` URL.
     pub fn at(mut self, url: &str) -> Result<Kubeconfig, String> {
-        self.server = parse_server(url, None)?;
+        // A name that the file gave for the certificate holds at the other address too.
+        let name = self.server.tls_name.to_str().into_owned();
+        let given = (name != self.server.host).then_some(name);
+        self.server = parse_server(url, given.as_deref())?;
         self.url = url.to_owned();
         Ok(self)
     }

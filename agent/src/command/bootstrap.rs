@@ -82,18 +82,18 @@ pub fn run(values: &Values) -> Result<(), Failure> {
         None => admin,
     };
     if is_loopback(&admin.server.host) {
-        eprintln!(
+        super::complain(&format!(
             "the bootstrap file says {}, which another machine cannot reach: give the address that it can \
              with --server",
             admin.url
-        );
+        ));
     }
     let token = Token::random().map_err(|error| Failure::Failed(error.to_string()))?;
     control::run(prepare(&client, &token, ttl))?;
     let user = format!("    token: \"{}.{}\"\n", token.id, token.secret);
     let text = admin.text("bootstrap", &user);
     match values.text("output") {
-        None => print!("{text}"),
+        None => super::say(&text)?,
         Some(file) => durable::write_atomic(file.as_ref(), text.as_bytes(), 0o600)
             .map_err(|error| Failure::Failed(format!("writing {file}: {error}")))?,
     }

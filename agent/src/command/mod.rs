@@ -7,6 +7,7 @@ pub mod push;
 pub mod run;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::setting::CommandLine;
@@ -63,21 +64,34 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match start(command, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => {
-            eprintln!("{error}");
+            complain(&error.to_string());
             ExitCode::from(EXIT_USAGE)
         }
         Err(Failure::Failed(text)) => {
-            eprintln!("{}: {text}", command.line.name);
+            complain(&format!("{}: {text}", command.line.name));
             ExitCode::FAILURE
         }
         Err(Failure::Code(code)) => ExitCode::from(code),
     }
 }
 
+/// Prints on stdout, where nobody may be left to read.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::Failed(format!("writing to stdout: {error}")))
+}
+
+/// Prints a line on stderr. Where that cannot be written to, there is nobody to tell.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 fn start(command: &Command, arguments: Vec<OsString>) -> Result<(), Failure> {
     match Values::collect(command.line, arguments, |name| std::env::var_os(name))? {
-        Parsed::Help => print!("{}", help::text(command.line)),
-        Parsed::Version => println!("copepod {VERSION}"),
+        Parsed::Help => say(&help::text(command.line))?,
+        Parsed::Version => say(&format!("copepod {VERSION}\n"))?,
         Parsed::Run(values) => {
             logging::start(&values)?;
             (command.run)(&values)?;

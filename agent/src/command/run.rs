@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
-use serde_json::{json, Value};
+use serde_json::Value;
 
 use super::Failure;
-use crate::api::{Pod, PodStatus};
+use crate::api::{Container, ObjectMeta, Pod, PodSpec, PodStatus};
 use crate::config::agent::{INSECURE_REGISTRIES, LOG_LEVEL, REGISTRY_CERTS_DIR};
 use crate::config::setting::{CommandLine, Setting};
 use crate::config::{read_bounded, yaml, Values};
@@ -125,7 +125,7 @@ impl Given {
         if kind != "Pod" {
             return Err(failed(format!("it holds {kind}, where a Pod belongs")));
         }
-        let mut pod: Pod = serde_json::from_value(value)
+        let mut pod: Pod = serde_json::from_str(&value.to_string())
             .map_err(|error| failed(format!("not a Pod as the API defines it: {error}")))?;
         if pod.spec.containers.is_empty() {
             return Err(failed("the Pod has no containers".into()));
@@ -141,20 +141,18 @@ impl Given {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let arguments: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
         let name = local_name(0);
-        let pod = json!({
-            "metadata": {"name": "run"},
-            "spec": {
-                "restartPolicy": "Never",
-                "containers": [{
-                    "name": "main",
-                    "image": name,
-                    "imagePullPolicy": "Never",
-                    "command": [stem],
-                    "args": arguments,
-                }],
-            },
-        });
-        let pod = serde_json::from_value(pod).map_err(|error| Failure::Failed(error.to_string()))?;
+        let container = Container {
+            name: "main".into(),
+            image: name.clone(),
+            image_pull_policy: "Never".into(),
+            command: vec![stem],
+            args: arguments,
+            ..Container::default()
+        };
+        let spec =
+            PodSpec { restart_policy: "Never".into(), containers: vec![container], ..PodSpec::default() };
+        let metadata = ObjectMeta { name: "run".into(), ..ObjectMeta::default() };
+        let pod = Pod { metadata, spec, ..Pod::default() };
         Ok(Given { pod, local: BTreeMap::from([(name, image)]) })
     }
 }
@@ -240,7 +238,7 @@ fn outcome(status: &PodStatus) -> Result<(), Failure> {
     match failed {
         Some(ended) => {
             if !ended.message.is_empty() {
-                eprintln!("copepod run: {}: {}", ended.reason, ended.message);
+                super::complain(&format!("copepod run: {}: {}", ended.reason, ended.message));
             }
             Err(Failure::Code(u8::try_from(ended.exit_code).unwrap_or(1)))
         }

@@ -1,6 +1,6 @@
 //! The settings of the agent itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::node_labels::{parse_label, parse_taint};
@@ -12,8 +12,8 @@ use crate::image::Registries;
 const MAX_PODS: u32 = 10_000;
 /// Most interpreter threads.
 const MAX_THREADS: usize = 256;
-/// Characters of a node's name (a DNS subdomain).
-const MAX_NODE_NAME: usize = 253;
+/// Characters of a node's name: it is also the value of the label `kubernetes.io/hostname`.
+const MAX_NODE_NAME: usize = 63;
 
 /// `copepod` without a sub-command: join a cluster and be a node of it.
 pub const COMMAND: CommandLine = CommandLine {
@@ -104,7 +104,13 @@ const SETTINGS: &[Setting] = &[
         "Address of the node, where the API server reaches it [default: the address that leads to the API \
          server].",
     ),
-    value("address", &["addr"], "IP", Some("0.0.0.0"), "Address that the kubelet API listens on."),
+    value(
+        "address",
+        &["addr"],
+        "IP",
+        None,
+        "Address that the kubelet API listens on [default: every address of --node-ip's family].",
+    ),
     value("port", &[], "PORT", Some("10250"), "Port of the kubelet API."),
     list(
         "node-labels",
@@ -189,11 +195,10 @@ impl AgentConfig {
     /// # Errors
     /// [`UsageError`], one line that names the flag, variable or key.
     pub fn from_values(values: &Values, host_name: &str) -> Result<AgentConfig, UsageError> {
-        let path = |name: &str| values.text(name).map(PathBuf::from);
-        let data_dir = path("data-dir").unwrap_or_default();
-        if data_dir.as_os_str().is_empty() {
-            return Err(UsageError::Value { origin: "--data-dir".into(), problem: "it is empty".into() });
-        }
+        // Absolute: files of ours name each other, and are read relative to where they stand.
+        let absolute = |text: &str| std::path::absolute(text).map_err(|error| error.to_string());
+        let path = |name: &str| values.parse(name, absolute);
+        let data_dir = path("data-dir")?.unwrap_or_default();
         let node_name = match values.parse("node-name", parse_node_name)? {
             Some(name) => name,
             None => parse_node_name(host_name).map_err(|problem| UsageError::Value {
@@ -201,21 +206,35 @@ impl AgentConfig {
                 problem: format!("{problem}; set --node-name"),
             })?,
         };
+        let taints = values.parse_list("register-with-taints", parse_taint)?;
+        for (at, (key, _, effect)) in taints.iter().enumerate() {
+            if taints.iter().take(at).any(|(k, _, e)| (k, e) == (key, effect)) {
+                return Err(UsageError::Value {
+                    origin: "--register-with-taints".into(),
+                    problem: format!("{key}:{effect} stands there twice"),
+                });
+            }
+        }
+        let node_ip = values.parse("node-ip", parse_node_ip)?;
+        let any = match node_ip {
+            Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
         Ok(AgentConfig {
-            bootstrap_file: path("bootstrap-file"),
-            kubeconfig: path("kubeconfig").unwrap_or_else(|| data_dir.join("kubeconfig")),
+            bootstrap_file: path("bootstrap-file")?,
+            kubeconfig: path("kubeconfig")?.unwrap_or_else(|| data_dir.join("kubeconfig")),
             node_name,
-            node_ip: values.parse("node-ip", parse_node_ip)?,
+            node_ip,
             address: values
                 .parse("address", |text| text.parse::<IpAddr>().map_err(|_| "not an IP address".into()))?
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                .unwrap_or(any),
             port: values.parse("port", |text| parse_number(text, 1, u16::MAX))?.unwrap_or(10250),
             node_labels: values.parse_list("node-labels", parse_label)?,
-            taints: values.parse_list("register-with-taints", parse_taint)?,
+            taints,
             max_pods: values.parse("max-pods", |text| parse_number(text, 0, MAX_PODS))?.unwrap_or(110),
-            client_ca_file: path("client-ca-file"),
+            client_ca_file: path("client-ca-file")?,
             insecure_registries: values.list("insecure-registries").to_vec(),
-            registry_certs_dir: path("registry-certs-dir").unwrap_or_default(),
+            registry_certs_dir: path("registry-certs-dir")?.unwrap_or_default(),
             interpreter_threads: values
                 .parse("interpreter-threads", |text| parse_number(text, 0, MAX_THREADS))?
                 .unwrap_or(0),
@@ -249,8 +268,8 @@ fn parse_node_name(text: &str) -> Result<String, String> {
     };
     if name.len() > MAX_NODE_NAME || !name.split('.').all(part) {
         return Err(
-            "not a node name: letters, digits, '-' and '.', each part beginning and ending with a letter \
-             or digit"
+            "not a node name: at most 63 letters, digits, '-' and '.', each part beginning and ending with \
+             a letter or digit"
                 .into(),
         );
     }
@@ -297,7 +316,8 @@ mod tests {
     #[test]
     fn flags_beat_environment_beats_file() {
         let file = std::env::temp_dir().join(format!("copepod-config-{:x}.yaml", fastrand::u64(..)));
-        std::fs::write(&file, "port: 1\nmaxPods: 5\nnodeName: from-file\nnodeLabels: {a: b}\n").unwrap();
+        std::fs::write(&file, "port: 1\nmaxPods: 5\nnodeName: from-file\nnodeLabels: {a: 7}\naddress:\n")
+            .unwrap();
         let path = file.to_str().unwrap();
         let config = load(
             &["--config", path, "--port=3"],
@@ -305,8 +325,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.port, config.max_pods), (3, 6));
+        assert!(config.taints.is_empty(), "an empty variable is an empty list");
         assert_eq!(config.node_name, "from-file");
-        assert_eq!(config.node_labels, [("a".into(), "b".into())]);
+        assert_eq!(config.node_labels, [("a".into(), "7".into())]);
+        assert_eq!(config.address.to_string(), "0.0.0.0");
         std::fs::write(&file, "prot: 1\n").unwrap();
         let error = load(&["--config", path], &[]).unwrap_err().to_string();
         assert!(error.contains("there is no setting \"prot\""), "{error}");
@@ -319,7 +341,7 @@ mod tests {
         let config =
             load(&["--bootstrap-kubeconfig", "b.conf", "--hostname-override", "N1", "--addr", "::1"], &[])
                 .unwrap();
-        assert_eq!(config.bootstrap_file, Some(PathBuf::from("b.conf")));
+        assert_eq!(config.bootstrap_file, std::path::absolute("b.conf").ok());
         assert_eq!(config.node_name, "n1");
         assert_eq!(config.address.to_string(), "::1");
     }
@@ -345,6 +367,8 @@ mod tests {
             (vec!["--node-name", "a_b"], vec![], "--node-name"),
             (vec!["--node-labels", "node-role.kubernetes.io/x="], vec![], "kubectl label node"),
             (vec![], vec![("COPEPOD_MAX_PODS", "many")], "COPEPOD_MAX_PODS: \"many\""),
+            (vec!["--register-with-taints", "a=b:NoExecute,a=c:NoExecute"], vec![], "stands there twice"),
+            (vec!["--data-dir", ""], vec![], "--data-dir: \"\""),
         ] {
             let error = load(&arguments, &variables).unwrap_err().to_string();
             assert!(error.contains(text), "{arguments:?}: {error}");

@@ -88,7 +88,9 @@ impl Values {
         if command.configurable {
             for setting in command.settings {
                 let name = setting.variable();
-                let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
+                // An empty list is a list; an empty value is a variable that somebody cleared.
+                let cleared = |text: &OsString| text.is_empty() && !matches!(setting.takes, Takes::List(_));
+                let Some(text) = variable(&name).filter(|text| !cleared(text)) else { continue };
                 let text = text.into_string().map_err(|_| UsageError::Value {
                     origin: name.clone(),
                     problem: "the value is not valid UTF-8".into(),
@@ -178,7 +180,7 @@ impl Values {
                 return Err(broken(format!("there is no setting {key:?} (see copepod --help)")));
             };
             let origin = format!("{key} in {}", path.display());
-            if self.values.contains_key(setting.name) {
+            if self.values.contains_key(setting.name) || value.is_null() {
                 continue;
             }
             let list = file_value(setting, value)
@@ -259,24 +261,22 @@ fn split_list(text: &str) -> Vec<String> {
 
 fn file_value(setting: &Setting, value: Value) -> Option<Vec<String>> {
     match (setting.takes, value) {
-        (_, Value::String(text)) => {
-            Some(if let Takes::List(_) = setting.takes { split_list(&text) } else { vec![text] })
-        }
-        (_, Value::Bool(on)) => Some(vec![on.to_string()]),
-        (_, Value::Number(number)) => Some(vec![number.to_string()]),
-        (_, Value::Null) => Some(Vec::new()),
-        (Takes::List(_), Value::Array(items)) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => Some(text),
-                Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            })
-            .collect(),
+        (Takes::List(_), Value::String(text)) => Some(split_list(&text)),
+        (Takes::List(_), Value::Array(items)) => items.into_iter().map(scalar).collect(),
         // `nodeLabels: {room: cellar}`, as a kubelet's configuration writes labels.
         (Takes::List(_), Value::Object(map)) => {
-            map.into_iter().map(|(key, value)| value.as_str().map(|value| format!("{key}={value}"))).collect()
+            map.into_iter().map(|(key, value)| scalar(value).map(|value| format!("{key}={value}"))).collect()
         }
+        (_, value) => scalar(value).map(|text| vec![text]),
+    }
+}
+
+/// A scalar as a user would type it on the command line.
+fn scalar(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(on) => Some(on.to_string()),
         _ => None,
     }
 }

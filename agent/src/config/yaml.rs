@@ -52,6 +52,16 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
     }
 }
 
+/// Reads the one document of a text as `T`, by the deserializer that everything else goes through: another
+/// kind would be paid for in the binary with every type once more.
+///
+/// # Errors
+/// What is wrong with the text, or with a field of `T`.
+pub fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let value = parse(text).map_err(|error| error.to_string())?;
+    serde_json::from_str(&value.to_string()).map_err(|error| error.to_string())
+}
+
 /// Reads every document of a text; empty ones are left out.
 ///
 /// # Errors
@@ -107,6 +117,9 @@ impl Reader {
                     .cloned()
                     .ok_or(YamlError::Shape { line, problem: "an alias of something unfinished" })?;
                 self.count(size, line)?;
+                if self.open.len().saturating_add(depth(&value)) > MAX_DEPTH {
+                    return Err(YamlError::TooDeep(line));
+                }
                 self.place(value, 0, line)
             }
             _ => Ok(()),
@@ -170,6 +183,16 @@ fn size(value: &Value) -> usize {
         Value::Object(map) => map.values().map(size).sum::<usize>().saturating_add(1),
         _ => 1,
     }
+}
+
+/// Levels of collections.
+fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => return 0,
+    };
+    below.unwrap_or(0).saturating_add(1)
 }
 
 /// YAML 1.2 core schema.
@@ -242,6 +265,9 @@ mod tests {
             bomb.push_str(&format!("- &a{level} [{before}]\n"));
         }
         assert!(matches!(parse(&bomb), Err(YamlError::TooLarge(_))));
+        let (down, up) = ("[".repeat(40), "]".repeat(40));
+        let deep = format!("- &a {down}{up}\n- &b {down}*a{up}\n");
+        assert!(matches!(parse(&deep), Err(YamlError::TooDeep(_))));
         assert!(matches!(parse("a: 1\na: 2\n"), Err(YamlError::Shape { .. })));
         assert!(matches!(parse("{[1]: 2}"), Err(YamlError::Shape { .. })));
         assert!(matches!(parse("a: [1, 2\nb: }"), Err(YamlError::Syntax(_))));

@@ -34,7 +34,12 @@ pub fn status_patch(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Option<Value
         status.insert(key.clone(), change);
     }
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        status.insert(key.clone(), Value::Null);
+        let change = match key.as_str() {
+            // A null would take away those of others as well.
+            "conditions" => Value::Array(conditions(old.get(key), &[])),
+            _ => Value::Null,
+        };
+        status.insert(key.clone(), change);
     }
     if status.is_empty() {
         return None;
@@ -80,6 +85,17 @@ mod tests {
 
     fn read(status: Value) -> PodStatus {
         serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn a_rejected_pod_loses_its_conditions_one_by_one_and_never_those_of_others() {
+        let old = read(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"},
+            {"type": "Ready", "status": "False"}]}));
+        let new = read(json!({"phase": "Failed", "reason": "OutOfcpu"}));
+        let patch = status_patch(&pod(&json!({})), &old, &new).unwrap();
+        let expected = json!({"phase": "Failed", "reason": "OutOfcpu", "conditions": [
+            {"$patch": "delete", "type": "PodScheduled"}, {"$patch": "delete", "type": "Ready"}]});
+        assert_eq!(patch.get("status"), Some(&expected));
     }
 
     #[test]

@@ -31,6 +31,20 @@ pub enum ApiFailure {
     Unavailable(String),
 }
 
+impl ApiFailure {
+    /// The object that was meant is not there: nothing has its name, or what has is another.
+    ///
+    /// A 409 has many causes, and only the text tells this one (`apiserver/pkg/storage`, Preconditions.Check).
+    #[must_use]
+    pub fn means_gone(&self) -> bool {
+        match self {
+            ApiFailure::NotFound(_) => true,
+            ApiFailure::Conflict(text) => text.contains("UID in precondition"),
+            _ => false,
+        }
+    }
+}
+
 /// An API server, or something that stands in for it.
 pub trait Api: Send + Sync {
     /// Patches `pods/status` with a strategic merge patch that has the UID as precondition.

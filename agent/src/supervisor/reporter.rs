@@ -162,27 +162,24 @@ impl Reporter {
     /// Takes the answer to a patch.
     pub fn patched(&mut self, pod: &Pod, answer: Result<(), ApiFailure>, now: Duration) -> Answer {
         let Some((sent, _)) = self.sending.take() else { return Answer::None };
-        let final_phase = is_final(&sent.phase);
+        // A pod whose object is gone is not over for that: the watch will say so, and its guests end then.
+        let settled = if is_final(&sent.phase) { Answer::Settled } else { Answer::None };
         match answer {
             Ok(()) => {
                 self.accepted = sent;
                 self.refused = None;
                 self.retry.reset();
-                if final_phase {
-                    return Answer::Settled;
-                }
+                settled
             }
-            Err(ApiFailure::NotFound(error) | ApiFailure::Conflict(error)) => {
+            Err(error) if error.means_gone() => {
                 log::debug!("pod {}: its status has nowhere to go: {error}", pod_label(pod));
                 self.gone.clone_from(&self.sent_at);
-                return Answer::Settled;
+                settled
             }
             Err(ApiFailure::Invalid(error)) => {
                 log::error!("pod {}: the API server refuses its status: {error}", pod_label(pod));
                 self.refused = Some(sent);
-                if final_phase {
-                    return Answer::Settled;
-                }
+                settled
             }
             Err(ApiFailure::Forbidden(error)) => {
                 if self.retry.put_off(true, now) {
@@ -191,14 +188,15 @@ impl Reporter {
                         pod_label(pod)
                     );
                 }
+                Answer::None
             }
-            Err(ApiFailure::Unavailable(error)) => {
+            Err(error) => {
                 if self.retry.put_off(false, now) {
                     log::debug!("pod {}: its status waits for the API server: {error}", pod_label(pod));
                 }
+                Answer::None
             }
         }
-        Answer::None
     }
 
     /// Deletes the pod's object, unless that is on its way. When to look again comes back.
@@ -226,7 +224,8 @@ impl Reporter {
     pub fn deleted(&mut self, pod: &Pod, answer: Result<(), ApiFailure>, now: Duration) -> bool {
         self.deleting = None;
         match answer {
-            Ok(()) | Err(ApiFailure::NotFound(_) | ApiFailure::Conflict(_)) => true,
+            Ok(()) => true,
+            Err(error) if error.means_gone() => true,
             Err(error) => {
                 let lasting = matches!(error, ApiFailure::Forbidden(_) | ApiFailure::Invalid(_));
                 if self.delete_retry.put_off(lasting, now) {

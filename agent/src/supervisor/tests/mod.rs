@@ -1,6 +1,7 @@
 //! Pods from the first sight to the final delete.
 
 mod bed;
+mod reports;
 
 use self::bed::{deleted, gone, play, Bed};
 use super::*;
@@ -179,95 +180,6 @@ fn a_module_that_cannot_run_fails_a_pod_that_never_restarts() {
         bed.apply(samples::pod(&json!({"restartPolicy": "Never"})));
         bed.until("the end", |bed| bed.phase() == "Failed").await;
         assert!(bed.events().contains(&"spec.containers{c} Failed: Error: bad magic".to_owned()));
-    });
-}
-
-#[test]
-fn everything_goes_on_while_the_api_server_is_away() {
-    play(|bed| async move {
-        let away = || ApiFailure::Unavailable("connection refused".to_owned());
-        lock(&bed.api.answers).extend([away(), away(), away()]);
-        bed.apply(samples::pod(&json!({"restartPolicy": "Never"})));
-        bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
-        lock(&bed.workshop.runs)[0].1.end(Exit::Code(0));
-        bed.until("the end", |bed| bed.supervisor.pods()[0].status.phase == "Succeeded").await;
-        assert_eq!(lock(&bed.api.patches).len(), 1, "not asked again at once");
-        for count in 2..=4 {
-            bed.pass(40).await;
-            bed.until("a patch", |bed| lock(&bed.api.patches).len() == count).await;
-        }
-        bed.until("the report", |bed| bed.phase() == "Succeeded").await;
-        assert_eq!(lock(&bed.api.patches).len(), 4);
-    });
-}
-
-#[test]
-fn a_status_that_is_refused_is_not_sent_again() {
-    play(|bed| async move {
-        lock(&bed.api.answers).push_back(ApiFailure::Invalid("no".to_owned()));
-        *lock(&bed.workshop.present) = true;
-        let gate = bed.workshop.gate.lock().await;
-        bed.apply(samples::pod(
-            &json!({"containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]}),
-        ));
-        bed.until("the refusal", |bed| lock(&bed.api.patches).len() == 1).await;
-        bed.clock.advance(1000);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.patches).len(), 1);
-        drop(gate);
-        bed.running(1).await;
-        assert_eq!(lock(&bed.api.patches).len(), 2, "but what is new is");
-    });
-}
-
-#[test]
-fn a_forbidden_status_is_tried_each_minute() {
-    play(|bed| async move {
-        lock(&bed.api.answers).push_back(ApiFailure::Forbidden("no".to_owned()));
-        bed.apply(samples::pod(&json!({})));
-        bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
-        bed.until("the wait", |bed| bed.clock.is_awaited(75)).await;
-        bed.clock.advance(30);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.patches).len(), 1);
-        bed.clock.advance(60);
-        bed.until("the report", |bed| bed.phase() == "Running").await;
-    });
-}
-
-#[test]
-fn a_pod_that_the_api_server_does_not_know_is_not_patched_again_until_it_is_seen() {
-    play(|bed| async move {
-        lock(&bed.api.answers).push_back(ApiFailure::NotFound("gone".to_owned()));
-        let mut pod = samples::pod(&json!({}));
-        bed.apply(pod.clone());
-        bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
-        bed.clock.advance(1000);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.patches).len(), 1);
-        "2".clone_into(&mut pod.metadata.resource_version);
-        bed.apply(pod);
-        bed.until("the report", |bed| bed.phase() == "Running").await;
-    });
-}
-
-#[test]
-fn the_final_delete_is_retried_while_the_api_server_is_away() {
-    play(|bed| async move {
-        let pod = samples::pod(&json!({"restartPolicy": "Never"}));
-        bed.apply(pod.clone());
-        bed.running(1).await.end(Exit::Code(0));
-        bed.until("the end", |bed| bed.phase() == "Succeeded").await;
-        lock(&bed.api.answers).push_back(ApiFailure::Unavailable("away".to_owned()));
-        bed.apply(deleted(pod, 30));
-        bed.until("a delete", |bed| lock(&bed.api.deletes).len() == 1).await;
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.deletes).len(), 1);
-        bed.pass(2).await;
-        bed.until("another delete", |bed| lock(&bed.api.deletes).len() == 2).await;
-        bed.clock.advance(1000);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.deletes).len(), 2);
     });
 }
 
@@ -453,38 +365,6 @@ fn a_manifest_from_a_file_gets_what_an_api_server_would_give_it() {
     assert_eq!((pod.metadata.namespace.as_str(), pod.spec.restart_policy.as_str()), ("default", "Always"));
     assert_eq!(pod.spec.node_name, "board");
     assert_eq!(pod.metadata.uid.len(), 36);
-}
-
-#[test]
-fn a_condition_that_somebody_else_changed_is_set_right_after_a_while() {
-    play(|bed| async move {
-        let mut pod = samples::pod(&json!({}));
-        "1".clone_into(&mut pod.metadata.resource_version);
-        bed.apply(pod.clone());
-        bed.running(1).await;
-        let patches = lock(&bed.api.patches).len();
-        pod.status = bed.supervisor.pods()[0].status.clone();
-        "2".clone_into(&mut pod.metadata.resource_version);
-        bed.apply(pod.clone());
-        bed.clock.advance(100);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.patches).len(), patches, "its own echo is no news");
-
-        let ready = pod.status.conditions.iter_mut().find(|condition| condition.kind == "Ready").unwrap();
-        "False".clone_into(&mut ready.status);
-        "3".clone_into(&mut pod.metadata.resource_version);
-        bed.apply(pod);
-        bed.until("the wait", |bed| bed.clock.is_awaited(10)).await;
-        bed.clock.advance(9);
-        bed.rest().await;
-        assert_eq!(lock(&bed.api.patches).len(), patches, "an older version may only be late");
-        bed.clock.advance(1);
-        bed.until("a patch", |bed| lock(&bed.api.patches).len() == patches + 1).await;
-        let patch = lock(&bed.api.patches).last().cloned().unwrap();
-        assert_eq!(patch["status"]["conditions"][0]["type"], "Ready");
-        assert_eq!(patch["status"]["conditions"][0]["status"], "True");
-        assert_eq!(patch["status"].as_object().unwrap().len(), 1, "{patch}");
-    });
 }
 
 #[test]

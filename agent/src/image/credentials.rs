@@ -8,6 +8,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
+use super::digest::Digest;
+
 /// Largest configuration read: a Secret holds at most 1 MiB (k8s.io/api core/v1 `MaxSecretSize`).
 const MAX_CONFIG: usize = 1 << 20;
 /// Entries kept, of all secrets of a pod together.
@@ -43,6 +45,22 @@ impl Credential {
             Credential::Registry { .. } => return None,
         };
         Some(format!("Basic {}", BASE64.encode(format!("{username}:{password}"))))
+    }
+
+    /// SHA-256 of all that it is made of, in hex: by this it is known again without being kept.
+    pub(super) fn digest(&self) -> String {
+        let parts = match self {
+            Credential::Password { username, password } => ["password", username, password],
+            Credential::Identity { username, token } => ["identity", username, token],
+            Credential::Registry { token } => ["registry", "", token],
+        };
+        let mut whole = Vec::new();
+        for part in parts {
+            // With its length, so that no part runs into the next.
+            whole.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            whole.extend_from_slice(part.as_bytes());
+        }
+        Digest::of(&whole).hex().to_owned()
     }
 
     /// Texts that no message may hold.
@@ -135,6 +153,11 @@ impl Keyring {
         } else {
             Err(wrong.join("; "))
         }
+    }
+
+    /// Whether one of these digests is of a credential for an image (`registry/repository`).
+    pub(super) fn holds(&self, image: &str, logins: &[String]) -> bool {
+        !logins.is_empty() && self.lookup(image).iter().any(|own| logins.contains(&own.digest()))
     }
 
     /// The credentials for an image (`registry/repository`), the most specific entry first.

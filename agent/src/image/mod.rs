@@ -37,7 +37,7 @@ pub use logins::of_docker as logins_of_docker;
 pub use pull::{pull, MAX_MODULE};
 pub use push::{push, Format, PushError, Pushed};
 pub use reference::{Reference, ReferenceError};
-pub use store::Store;
+pub use store::{Found, Store};
 
 /// How registries are spoken to.
 #[derive(Clone, Debug, Default)]

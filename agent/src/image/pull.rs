@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::credentials::Keyring;
+use super::credentials::{Credential, Keyring};
 use super::digest::{Digest, Hasher};
 use super::error::{PullCause, PullError, RegistryError};
 use super::formats::{self, Content, Execution, ImageConfig, MAGIC};
@@ -80,7 +80,7 @@ struct Fetched {
 
 impl Pull<'_> {
     fn run(&mut self, keyring: &Keyring) -> Result<Image, PullCause> {
-        let (top, private) = self.resolve(keyring)?;
+        let (top, login) = self.resolve(keyring)?;
         let manifest = self.choose(&top)?;
         let (module, execution) = self.contents(&manifest)?;
         let digest: Digest = module
@@ -96,21 +96,22 @@ impl Pull<'_> {
         if !self.store.has(&digest, module.size) {
             self.download(&digest, module.size)?;
         }
-        self.file(&top.digest, module, execution, private)
+        self.file(&top.digest, module, execution, login)
     }
 
-    /// Gets the manifest with each credential that fits, then without any, until one is let in.
-    fn resolve(&mut self, keyring: &Keyring) -> Result<(Fetched, bool), PullCause> {
+    /// Gets the manifest with each credential that fits, then without any, until one is let in; and the
+    /// digest of that one.
+    fn resolve(&mut self, keyring: &Keyring) -> Result<(Fetched, Option<String>), PullCause> {
         let credentials = keyring.lookup(&self.reference.name());
         let tried = credentials.len();
         let mut worst: Option<RegistryError> = None;
         for credential in credentials.into_iter().map(Some).chain([None]) {
-            let private = credential.is_some();
+            let login = credential.as_ref().map(Credential::digest);
             self.session.log_in(credential);
             match self.session.manifest(&self.reference.target()) {
                 Ok(reply) => {
                     let fetched = self.take(reply, &self.reference.target(), self.reference.digest())?;
-                    return Ok((fetched, private));
+                    return Ok((fetched, login));
                 }
                 Err(error) if error.depends_on_credential() => {
                     // "Not found", heard from one who was let in, says more than "denied".
@@ -262,9 +263,10 @@ impl Pull<'_> {
         manifest: &Digest,
         module: &Descriptor,
         execution: Execution,
-        private: bool,
+        login: Option<String>,
     ) -> Result<Image, PullCause> {
         let at = self.reference.at(manifest);
+        let logins = self.store.logins(&at, login);
         let mut record = Record {
             reference: at.key(),
             manifest: manifest.to_string(),
@@ -273,8 +275,8 @@ impl Pull<'_> {
             entrypoint: execution.entrypoint.unwrap_or_default(),
             cmd: execution.cmd.unwrap_or_default(),
             env: execution.env.unwrap_or_default(),
-            // What anybody once got is public, whoever asks next.
-            private: private && !self.store.is_public(&at),
+            private: logins.is_some(),
+            logins: logins.unwrap_or_default(),
         };
         self.store.file(&record).map_err(PullCause::Store)?;
         record.reference = self.reference.key();

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::credentials::Keyring;
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
 use super::Image;
@@ -27,6 +28,9 @@ use crate::durable;
 const MAX_RECORD: u64 = 256 << 10;
 /// Names looked at by [`Store::list`]: far above the 110 pods of a node, and a bound all the same.
 const MAX_RECORDS: usize = 10_000;
+/// Credentials remembered of one image: more than the namespaces of such a node; who is forgotten asks the
+/// registry again.
+const MAX_LOGINS: usize = 64;
 /// Room left on the file system beside a module that is written, for logs and checkpoints.
 const SPARE_ROOM: u64 = 4 << 20;
 
@@ -67,6 +71,21 @@ pub(super) struct Record {
     /// Pulled with a credential: not for a pod that has none.
     #[serde(default)]
     pub(super) private: bool,
+    /// Digests of the credentials that it was pulled with; whoever holds one of them may have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) logins: Vec<String>,
+}
+
+/// What is here for the holder of some credentials.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The image.
+    Here(Image),
+    /// An image that was pulled with other credentials: only the registry can say whether these do
+    /// (`KubeletEnsureSecretPulledImages`).
+    Locked,
+    /// Nothing.
+    Absent,
 }
 
 impl Store {
@@ -109,16 +128,32 @@ impl Store {
         })
     }
 
-    /// Whether the image that a reference names here was pulled with a credential, so that a pod
-    /// without one must not simply be given it (`KubeletEnsureSecretPulledImages`).
+    /// The image that a reference names here, if it is public or `keyring` has a credential that it was
+    /// once pulled with.
     #[must_use]
-    pub fn is_private(&self, reference: &Reference) -> bool {
-        self.record(reference).is_some_and(|record| record.private)
+    pub fn find_for(&self, reference: &Reference, keyring: &Keyring) -> Found {
+        let Some(record) = self.record(reference) else { return Found::Absent };
+        if record.private && !keyring.holds(&reference.name(), &record.logins) {
+            return Found::Locked;
+        }
+        self.find(reference).map_or(Found::Absent, Found::Here)
     }
 
-    /// Whether the image that a reference names here was once pulled without any credential.
-    pub(super) fn is_public(&self, reference: &Reference) -> bool {
-        self.record(reference).is_some_and(|record| !record.private)
+    /// With whose credentials an image of this reference may be had from here, now that it was pulled with
+    /// `login`. None: without any. What anybody once got is public, whoever asks next.
+    pub(super) fn logins(&self, reference: &Reference, login: Option<String>) -> Option<Vec<String>> {
+        let login = login?;
+        let mut logins = match self.record(reference) {
+            Some(record) if !record.private => return None,
+            Some(record) => record.logins,
+            None => Vec::new(),
+        };
+        if !logins.contains(&login) {
+            logins.push(login);
+        }
+        let surplus = logins.len().saturating_sub(MAX_LOGINS);
+        logins.drain(..surplus);
+        Some(logins)
     }
 
     /// Every image: its names (`repo@digest` before `repo:tag`) and size in bytes, for
@@ -342,6 +377,7 @@ mod tests {
                     cmd: Vec::new(),
                     env: Vec::new(),
                     private,
+                    logins: Vec::new(),
                 })
                 .unwrap();
         }
@@ -361,7 +397,7 @@ mod tests {
             assert_eq!(fs::read(&image.module).unwrap(), b"module");
             assert_eq!(image.id, format!("r.io/a@{}", Digest::of(b"manifest of")));
             assert_eq!((image.size, image.entrypoint.as_slice()), (6, ["/a".to_owned()].as_slice()));
-            assert!(store.is_private(reference));
+            assert!(matches!(store.find_for(reference, &Keyring::default()), Found::Locked));
         }
         assert!(store.find(&"r.io/a:2".parse().unwrap()).is_none());
         assert!(store.find(&"s.io/a:1".parse().unwrap()).is_none());
@@ -425,6 +461,23 @@ mod tests {
         put(&store, "r.io/b:1", b"module", false);
         fs::copy(store.record_path("r.io/b:1"), &record).unwrap();
         assert!(store.find(&reference).is_none());
+    }
+
+    #[test]
+    fn the_logins_of_an_image_are_bounded_and_a_public_one_has_none() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let reference = put(&store, "r.io/a:1", b"module", true);
+        for n in 0..=MAX_LOGINS {
+            let mut record = store.record(&reference).unwrap();
+            record.logins = store.logins(&reference, Some(n.to_string())).unwrap();
+            store.file(&record).unwrap();
+        }
+        let logins = store.record(&reference).unwrap().logins;
+        assert_eq!((logins.len(), logins.first().unwrap().as_str()), (MAX_LOGINS, "1"));
+        assert_eq!(store.logins(&reference, None), None);
+        put(&store, "r.io/a:1", b"module", false);
+        assert_eq!(store.logins(&reference, Some("x".to_owned())), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::api::ApiFailure;
 use super::workshop::{RunSpec, Running};
 use super::Shared;
 use crate::api::{Container, Pod, Secret};
-use crate::image::{Image, Keyring, Reference};
+use crate::image::{Found, Image, Keyring, Reference};
 use crate::log::PodKey;
 use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
 use crate::pod::events::{self, of_pod, EventKind};
@@ -90,8 +90,15 @@ async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Resu
         StartFailure::InvalidImageName(text)
     })?;
     let policy = pull_policy(container);
+    let mut keyring = None;
     if policy != PullPolicy::Always {
-        if let Some(image) = shared.workshop.find(name, &reference).await {
+        let mut found = shared.workshop.find(name, &reference, &shared.keyring).await;
+        if matches!(found, Found::Locked) {
+            // Only now are the pod's secrets asked for: what is public starts without the API server.
+            let own = keyring.insert(self::keyring(shared, pod).await);
+            found = shared.workshop.find(name, &reference, own).await;
+        }
+        if let Found::Here(image) = found {
             shared.tell(pod, events::present(&container.name, name));
             return Ok(image);
         }
@@ -99,7 +106,10 @@ async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Resu
             return Err(StartFailure::NeverPull);
         }
     }
-    let keyring = keyring(shared, pod).await;
+    let keyring = match keyring {
+        Some(keyring) => keyring,
+        None => self::keyring(shared, pod).await,
+    };
     shared.tell(pod, events::pulling(&container.name, name));
     let begun = shared.clock.now().mono;
     let (image, pull) = shared.workshop.pull(reference, keyring).await.map_err(StartFailure::Pull)?;

@@ -11,7 +11,7 @@ use async_lock::Mutex;
 
 use super::api::BoxFuture;
 use crate::durable::clock::Now;
-use crate::image::{self, Image, Keyring, Reference, Registries, Store};
+use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store};
 use crate::log::{Logs, PodKey, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
 use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Runtime, Usage};
@@ -50,8 +50,13 @@ pub trait Running: Send + Sync {
 
 /// Makes containers.
 pub trait Workshop: Send + Sync {
-    /// The image that a name stands for here, without asking a registry.
-    fn find<'a>(&'a self, name: &'a str, reference: &'a Reference) -> BoxFuture<'a, Option<Image>>;
+    /// The image that a name stands for here, for whoever has this login data, without asking a registry.
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        reference: &'a Reference,
+        keyring: &'a Keyring,
+    ) -> BoxFuture<'a, Found>;
     /// Pulls an image, one at a time; also says how long the pull itself took.
     fn pull(
         &self,
@@ -97,13 +102,18 @@ pub struct WasmWorkshop {
 }
 
 impl Workshop for WasmWorkshop {
-    fn find<'a>(&'a self, name: &'a str, reference: &'a Reference) -> BoxFuture<'a, Option<Image>> {
+    fn find<'a>(
+        &'a self,
+        name: &'a str,
+        reference: &'a Reference,
+        keyring: &'a Keyring,
+    ) -> BoxFuture<'a, Found> {
         Box::pin(async move {
             if let Some(image) = self.local.get(name) {
-                return Some(image.clone());
+                return Found::Here(image.clone());
             }
-            let (store, reference) = (self.store.clone(), reference.clone());
-            control::blocking(move || store.find(&reference)).await
+            let (store, reference, keyring) = (self.store.clone(), reference.clone(), keyring.clone());
+            control::blocking(move || store.find_for(&reference, &keyring)).await
         })
     }
 

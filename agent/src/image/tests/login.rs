@@ -63,7 +63,7 @@ fn a_password_is_sent_as_basic_where_that_is_asked_for() {
     let bench = Bench::new();
     let reference = format!("{}/a:1", registry.authority);
     bench.pull(&reference, &keyring(&[(&registry.authority, password_entry("u", "p:w"))])).unwrap();
-    assert!(bench.store.is_private(&reference.parse().unwrap()));
+    assert!(bench.is_locked(&reference));
     // One challenge for the whole pull, and nothing before it.
     let authorizations: Vec<String> =
         registry.seen().iter().map(|s| s.header("authorization").into()).collect();
@@ -105,7 +105,7 @@ fn a_public_repository_behind_tokens_needs_no_credential() {
     let bench = Bench::new();
     let reference = format!("{}/a:1", registry.authority);
     bench.pull_anonymously(&reference).unwrap();
-    assert!(!bench.store.is_private(&reference.parse().unwrap()));
+    assert!(!bench.is_locked(&reference));
 }
 
 #[test]
@@ -196,6 +196,39 @@ fn every_fitting_credential_is_tried_and_nobody_last() {
 }
 
 #[test]
+fn a_private_image_is_here_only_for_who_holds_a_login_that_it_was_pulled_with() {
+    let (repository, _) = repository();
+    let registry = StandIn::start(move |request| match request.header("authorization") {
+        "" => Answer::status(401).with("WWW-Authenticate", "Basic"),
+        held if held == basic("u", "wrong") => Answer::status(401).with("WWW-Authenticate", "Basic"),
+        _ => repository.answer(request),
+    });
+    let bench = Bench::new();
+    let reference = format!("{}/a:1", registry.authority);
+    let held = |password: &str| keyring(&[(&registry.authority, password_entry("u", password))]);
+    let here =
+        |keys: &Keyring| matches!(bench.store.find_for(&reference.parse().unwrap(), keys), Found::Here(_));
+    bench.pull(&reference, &held("one")).unwrap();
+    assert!(here(&held("one")));
+    for other in [
+        Keyring::default(),
+        held("two"),
+        held("wrong"),
+        keyring(&[("elsewhere.io", password_entry("u", "one"))]),
+    ] {
+        assert!(!here(&other), "{other:?}");
+    }
+    let asked = registry.seen().len();
+    bench.pull(&reference, &held("two")).unwrap();
+    assert!(here(&held("two")) && here(&held("one")) && !here(&held("wrong")));
+    assert!(registry.lines().iter().skip(asked).all(|line| line.contains("/manifests/")), "the blob is here");
+    bench.pull(&reference, &held("wrong")).unwrap_err();
+    assert!(!here(&held("wrong")));
+    let file = fs::read_dir(bench.folder.join("refs")).unwrap().next().unwrap().unwrap().path();
+    assert!(!fs::read_to_string(file).unwrap().contains("one"), "no password is kept");
+}
+
+#[test]
 fn an_image_that_anybody_may_pull_does_not_become_private_by_being_pulled_with_a_secret() {
     let (repository, _) = repository();
     let registry = serve(repository);
@@ -204,7 +237,7 @@ fn an_image_that_anybody_may_pull_does_not_become_private_by_being_pulled_with_a
     let keys = keyring(&[(&registry.authority, password_entry("u", "p"))]);
     for (keyring, private) in [(&keys, true), (&Keyring::default(), false), (&keys, false)] {
         bench.pull(&reference, keyring).unwrap();
-        assert_eq!(bench.store.is_private(&reference.parse().unwrap()), private);
+        assert_eq!(bench.is_locked(&reference), private);
     }
 }
 

@@ -14,7 +14,8 @@ use super::formats::{CNCF_CONFIG, CNCF_LAYER, WASM_TO_OCI_CONFIG, WASM_TO_OCI_LA
 use super::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use super::standin::{Answer, Repository, Seen, StandIn};
 use super::{
-    pull, Image, Keyring, PullCause, PullError, Reference, Registries, RegistryError, Store, Unrunnable,
+    pull, Found, Image, Keyring, PullCause, PullError, Reference, Registries, RegistryError, Store,
+    Unrunnable,
 };
 
 const MODULE: &[u8] = b"\0asm\x01\0\0\0 and what a module goes on with, for long enough to be cut";
@@ -37,6 +38,13 @@ impl Bench {
 
     fn pull_anonymously(&self, reference: &str) -> Result<Image, PullError> {
         self.pull(reference, &Keyring::default())
+    }
+
+    /// Whether who has no credentials must ask the registry for what is here.
+    fn is_locked(&self, reference: &str) -> bool {
+        let found = self.store.find_for(&reference.parse().unwrap(), &Keyring::default());
+        assert!(!matches!(found, Found::Absent));
+        matches!(found, Found::Locked)
     }
 
     /// Files that a failed pull must not leave.

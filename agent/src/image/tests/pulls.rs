@@ -19,7 +19,7 @@ fn both_layouts_are_pulled_by_tag_and_by_digest() {
             assert_eq!(image.size, MODULE.len() as u64);
             let parsed: Reference = reference.parse().unwrap();
             assert_eq!(bench.store.find(&parsed).unwrap().id, image.id);
-            assert!(!bench.store.is_private(&parsed));
+            assert!(!bench.is_locked(&reference));
         }
         let blobs = registry.lines().iter().filter(|line| line.contains("/blobs/")).count();
         assert_eq!(blobs, 1, "what is in the store is not asked for again");

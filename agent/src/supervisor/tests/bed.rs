@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::api::{ConfigMap, ObjectReference, Secret};
 use crate::durable::clock::Now;
-use crate::image::{Image, Reference};
+use crate::image::{Found, Image, Reference};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::runtime::Exit;
@@ -28,6 +28,8 @@ pub struct FakeApi {
     pub events: Mutex<Vec<String>>,
     pub config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     pub secrets: Mutex<BTreeMap<String, Secret>>,
+    /// Names of the Secrets and ConfigMaps that were asked for.
+    pub asked: Mutex<Vec<String>>,
 }
 
 impl FakeApi {
@@ -63,11 +65,13 @@ impl Api for FakeApi {
             .push(format!("{} {}: {}", about.field_path, event.reason, event.message).trim().to_owned());
     }
     fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Secret, ApiFailure>> {
+        lock(&self.asked).push(name.to_owned());
         let found = lock(&self.secrets).get(name).cloned();
         let found = found.ok_or_else(|| ApiFailure::NotFound(format!("secrets \"{name}\" not found")));
         Box::pin(async move { found })
     }
     fn config_map<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>> {
+        lock(&self.asked).push(name.to_owned());
         let found = lock(&self.config_maps).get(name).cloned();
         let found = found.ok_or_else(|| ApiFailure::NotFound(format!("configmaps \"{name}\" not found")));
         Box::pin(async move { found })
@@ -117,6 +121,8 @@ impl Running for FakeRun {
 #[derive(Default)]
 pub struct FakeWorkshop {
     pub present: Mutex<bool>,
+    /// What is present is only for those who have a login.
+    pub private: Mutex<bool>,
     pub pulls: Mutex<usize>,
     pub pull_errors: Mutex<VecDeque<String>>,
     /// Pulls wait while this is held.
@@ -142,8 +148,12 @@ fn image() -> Image {
 }
 
 impl Workshop for FakeWorkshop {
-    fn find<'a>(&'a self, _: &'a str, _: &'a Reference) -> BoxFuture<'a, Option<Image>> {
-        let found = lock(&self.present).then(image);
+    fn find<'a>(&'a self, _: &'a str, _: &'a Reference, keyring: &'a Keyring) -> BoxFuture<'a, Found> {
+        let found = match *lock(&self.present) {
+            true if *lock(&self.private) && format!("{keyring:?}") == "Keyring(0 entries)" => Found::Locked,
+            true => Found::Here(image()),
+            false => Found::Absent,
+        };
         Box::pin(async move { found })
     }
     fn pull(&self, _: Reference, _: Keyring) -> BoxFuture<'_, Result<(Image, Duration), String>> {

@@ -1,6 +1,7 @@
 //! Pods from the first sight to the final delete.
 
 mod bed;
+mod images;
 mod reports;
 
 use self::bed::{deleted, gone, play, Bed};
@@ -92,66 +93,6 @@ fn a_crash_loop_waits_on_the_clock() {
         let target = bed.supervisor.log("ns", "p", "c", false).unwrap();
         assert_eq!((target.run, target.running), (2, true));
         assert!(bed.supervisor.log("ns", "q", "c", false).is_err());
-    });
-}
-
-#[test]
-fn an_image_that_is_here_is_not_pulled_unless_asked_for() {
-    play(|bed| async move {
-        *lock(&bed.workshop.present) = true;
-        bed.apply(samples::pod(&json!({})));
-        bed.running(1).await;
-        assert_eq!(*lock(&bed.workshop.pulls), 0);
-        assert!(bed.events().contains(
-            &"spec.containers{c} Pulled: Container image \"i:1\" already present on machine".to_owned()
-        ));
-        let mut always =
-            samples::pod(&json!({"containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]}));
-        "v".clone_into(&mut always.metadata.uid);
-        bed.apply(always);
-        bed.until("the pull", |bed| *lock(&bed.workshop.pulls) == 1).await;
-    });
-}
-
-#[test]
-fn an_image_that_must_not_be_pulled_is_waited_for() {
-    play(|bed| async move {
-        bed.apply(samples::pod(
-            &json!({"containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "Never"}]}),
-        ));
-        bed.until("the reason", |bed| bed.waiting() == "ErrImageNeverPull").await;
-        *lock(&bed.workshop.present) = true;
-        bed.clock.advance(10);
-        bed.running(1).await;
-    });
-}
-
-#[test]
-fn a_failing_pull_backs_off() {
-    play(|bed| async move {
-        lock(&bed.workshop.pull_errors).push_back("no such host".to_owned());
-        bed.apply(samples::pod(&json!({})));
-        bed.until("the error", |bed| bed.waiting() == "ErrImagePull").await;
-        bed.clock.advance(3);
-        bed.until("the back-off", |bed| bed.waiting() == "ImagePullBackOff").await;
-        bed.clock.advance(7);
-        bed.running(1).await;
-        assert_eq!(*lock(&bed.workshop.pulls), 2);
-    });
-}
-
-#[test]
-fn a_pull_secret_that_is_missing_is_only_a_warning() {
-    play(|bed| async move {
-        let mut secret = Secret::default();
-        secret.data.insert(".dockerconfigjson".to_owned(), ByteString(b"{}".to_vec()));
-        lock(&bed.api.secrets).insert("there".to_owned(), secret);
-        bed.apply(samples::pod(&json!({"imagePullSecrets": [{"name": "there"}, {"name": "gone"}]})));
-        bed.running(1).await;
-        let expected =
-            "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets (gone); attempting \
-            to pull the image may not succeed.";
-        assert_eq!(bed.events()[0], expected);
     });
 }
 

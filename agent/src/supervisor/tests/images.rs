@@ -1,0 +1,103 @@
+//! Where the images of pods come from, and who may have which.
+
+use super::bed::play;
+use super::*;
+
+#[test]
+fn an_image_that_is_here_is_not_pulled_unless_asked_for() {
+    play(|bed| async move {
+        *lock(&bed.workshop.present) = true;
+        bed.apply(samples::pod(&json!({})));
+        bed.running(1).await;
+        assert_eq!(*lock(&bed.workshop.pulls), 0);
+        assert!(bed.events().contains(
+            &"spec.containers{c} Pulled: Container image \"i:1\" already present on machine".to_owned()
+        ));
+        let mut always =
+            samples::pod(&json!({"containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]}));
+        "v".clone_into(&mut always.metadata.uid);
+        bed.apply(always);
+        bed.until("the pull", |bed| *lock(&bed.workshop.pulls) == 1).await;
+    });
+}
+
+#[test]
+fn an_image_that_must_not_be_pulled_is_waited_for() {
+    play(|bed| async move {
+        bed.apply(samples::pod(
+            &json!({"containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "Never"}]}),
+        ));
+        bed.until("the reason", |bed| bed.waiting() == "ErrImageNeverPull").await;
+        *lock(&bed.workshop.present) = true;
+        bed.clock.advance(10);
+        bed.running(1).await;
+    });
+}
+
+#[test]
+fn a_failing_pull_backs_off() {
+    play(|bed| async move {
+        lock(&bed.workshop.pull_errors).push_back("no such host".to_owned());
+        bed.apply(samples::pod(&json!({})));
+        bed.until("the error", |bed| bed.waiting() == "ErrImagePull").await;
+        bed.clock.advance(3);
+        bed.until("the back-off", |bed| bed.waiting() == "ImagePullBackOff").await;
+        bed.clock.advance(7);
+        bed.running(1).await;
+        assert_eq!(*lock(&bed.workshop.pulls), 2);
+    });
+}
+
+#[test]
+fn a_pull_secret_that_is_missing_is_only_a_warning() {
+    play(|bed| async move {
+        let mut secret = Secret::default();
+        secret.data.insert(".dockerconfigjson".to_owned(), ByteString(b"{}".to_vec()));
+        lock(&bed.api.secrets).insert("there".to_owned(), secret);
+        bed.apply(samples::pod(&json!({"imagePullSecrets": [{"name": "there"}, {"name": "gone"}]})));
+        bed.running(1).await;
+        let expected =
+            "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets (gone); attempting \
+            to pull the image may not succeed.";
+        assert_eq!(bed.events()[0], expected);
+    });
+}
+
+/// A secret with one login.
+fn login() -> Secret {
+    let mut secret = Secret::default();
+    let json = br#"{"auths":{"docker.io":{"username":"u","password":"p"}}}"#;
+    secret.data.insert(".dockerconfigjson".to_owned(), ByteString(json.to_vec()));
+    secret
+}
+
+#[test]
+fn a_private_image_that_is_here_is_only_for_a_pod_with_its_login() {
+    play(|bed| async move {
+        (*lock(&bed.workshop.present), *lock(&bed.workshop.private)) = (true, true);
+        lock(&bed.api.secrets).insert("login".to_owned(), login());
+        let never = json!({"containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "Never"}]});
+        bed.apply(samples::pod(&never));
+        bed.until("the reason", |bed| bed.waiting() == "ErrImageNeverPull").await;
+        let mut asking = samples::pod(&json!({}));
+        "v".clone_into(&mut asking.metadata.uid);
+        bed.apply(asking);
+        bed.until("the registry's word", |bed| *lock(&bed.workshop.pulls) == 1).await;
+        let mut holding = samples::pod(&never);
+        "w".clone_into(&mut holding.metadata.uid);
+        holding.spec.image_pull_secrets = vec![serde_json::from_value(json!({"name": "login"})).unwrap()];
+        bed.apply(holding);
+        bed.until("a run", |bed| lock(&bed.workshop.runs).iter().any(|(spec, _)| spec.pod.uid == "w")).await;
+        assert_eq!(*lock(&bed.workshop.pulls), 1);
+    });
+}
+
+#[test]
+fn a_public_image_that_is_here_needs_no_secret_and_no_api_server() {
+    play(|bed| async move {
+        *lock(&bed.workshop.present) = true;
+        bed.apply(samples::pod(&json!({"imagePullSecrets": [{"name": "login"}]})));
+        bed.running(1).await;
+        assert!(lock(&bed.api.asked).is_empty());
+    });
+}

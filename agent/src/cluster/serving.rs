@@ -14,6 +14,7 @@ use super::certificates::{CertificateError, CertificateFolder, Identity, Purpose
 use super::client::Client;
 use super::csr::{CsrError, Wanted};
 use super::transport::within;
+use crate::control;
 
 /// First and longest pause after a refusal.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
@@ -42,7 +43,8 @@ impl Serving {
     /// Comes back with a certificate that can be used: the one that is kept, or a new one when somebody
     /// has approved it. Tries for ever.
     pub async fn certificate(&self, client: &Client, folder: &CertificateFolder) -> Identity {
-        match folder.load(Purpose::Serving) {
+        let kept = folder.clone();
+        match control::blocking(move || kept.load(Purpose::Serving)).await {
             Ok(Some(identity)) if self.still_good(&identity) => return identity,
             Ok(_) => {}
             Err(error) => log::warn!("{error}; asking for a new serving certificate"),
@@ -66,7 +68,8 @@ impl Serving {
     }
 
     async fn request(&self, client: &Client, folder: &CertificateFolder) -> Result<Identity, ServingError> {
-        let key = folder.pending_key(Purpose::Serving)?;
+        let pending = folder.clone();
+        let key = control::blocking(move || pending.pending_key(Purpose::Serving)).await?;
         let wanted = Wanted { node: &self.node, purpose: Purpose::Serving, names: self.names()?, key: &key };
         let pending = wanted.submit(client).await?;
         log::warn!(
@@ -77,7 +80,9 @@ impl Serving {
         let certificate = within(SIGNING_TIMEOUT, pending.signed(client))
             .await
             .map_err(|_| ServingError::Other(format!("nobody approved {} for a day", pending.name)))??;
-        let identity = folder.store(Purpose::Serving, &certificate, &key, Timestamp::now())?;
+        let folder = folder.clone();
+        let store = move || folder.store(Purpose::Serving, &certificate, &key, Timestamp::now());
+        let identity = control::blocking(store).await?;
         log::info!("{} was approved: the kubelet API shows it now", pending.name);
         Ok(identity)
     }

@@ -104,7 +104,14 @@ impl KubeletApi {
                 Ok(None) => ("the kubeconfig", kubeconfig.authority.clone()),
                 // May not be read: `copepod bootstrap` makes the binding; without it the kubeconfig's
                 // authority is the best guess, and right on most clusters.
-                Err(error) if error.is(403) => ("the kubeconfig", kubeconfig.authority.clone()),
+                Err(error) if error.is(403) => {
+                    log::warn!(
+                        "{error}; the authority of the kubeconfig is taken in its place: if kubectl logs is \
+                         refused, run `copepod bootstrap` once, which opens that config map to nodes, or set \
+                         --client-ca-file, and start this agent again"
+                    );
+                    ("the kubeconfig", kubeconfig.authority.clone())
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut reported, true) {
                         log::warn!("reading the authority of client certificates: {error}; trying again");

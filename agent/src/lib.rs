@@ -13,11 +13,9 @@
 //! 5. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
 //! 6. [`server`] answers the API server's questions about the pod: its logs, its state.
 //!
-//! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`]
-//! holds every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and
-//! the clock,
-//! [`api`] the Kubernetes objects as this agent reads them, and [`control`] the control thread's
-//! executor.
+//! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
+//! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
+//! [`api`] the Kubernetes objects as this agent reads them, and [`control`] the control thread's executor.
 //!
 //! Volumes have no room yet: a pod that mounts one is refused by [`pod::admission`].
 //!

@@ -1,7 +1,7 @@
 //! Events: what `kubectl describe` shows of what happened (core/v1).
 //!
 //! As a kubelet's recorder does it: the same event again raises the count of the one that is there; more
-//! than [`SIMILAR`] that differ only in their message become one "(combined from similar events)"; an
+//! than ten that differ only in their message become one "(combined from similar events)"; an
 //! object that makes too many is cut short. Recording never waits: what the API server cannot take in
 //! time is dropped, oldest senders first served.
 

@@ -2,8 +2,8 @@
 //!
 //! - [`transport`], [`client`], [`watch`], [`error`]: one HTTP/2 connection and what goes over it.
 //! - [`kubeconfig`]: where the server is and with what one proves oneself.
-//! - [`certificates`], [`csr`], [`bootstrap`]: TLS bootstrap, from a token to certificates of the node's own.
-//! - [`registration`], [`heartbeat`]: the Node object and its Lease.
+//! - [`certificates`], [`csr`], [`bootstrap`], [`serving`]: from a token to certificates of the node's own.
+//! - [`registration`], [`lease`]: the Node object and its Lease; [`crate::node::heartbeat`] keeps them true.
 //! - [`pods`]: the pods bound to this node, and what is reported of them.
 //! - [`events`]: what `kubectl describe` shows under Events.
 //! - [`reviews`]: who may use the kubelet API.

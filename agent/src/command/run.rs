@@ -203,7 +203,7 @@ async fn supervise(
             logs: Logs::new(folder.join("logs")),
             local: given.local,
             terminal: Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) }),
-            pulling: async_lock::Mutex::new(()),
+            pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
         node,

@@ -84,6 +84,9 @@ pub enum PullCause {
     /// An image, but none that this node runs.
     #[error("{0}")]
     Unrunnable(Unrunnable),
+    /// Nobody waits for it any more, or it took too long in all.
+    #[error("given up: {0}")]
+    GivenUp(&'static str),
     /// The store's file system.
     #[error("cannot store it: {0}")]
     Store(io::Error),

@@ -2,6 +2,7 @@
 //! module into the store.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,18 @@ pub const MAX_MODULE: u64 = 64 << 20;
 const CHUNK: usize = 64 << 10;
 /// A whole pull; a 20 MB module over 50 kbit/s takes 54 minutes.
 const LONGEST_PULL: Duration = Duration::from_secs(3600);
+const TOO_LONG: &str = "not done after 60 minutes";
 /// Waits before a broken download is taken up again; after as many tries without a byte it has
 /// failed, and the back-off of image pulls takes over.
 const RESUME_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
+/// Least that must come of a module in each [`PACE_TIME`], in bytes: a tenth of what a modem brings. One pull
+/// runs at a time, and one registry that trickles must not keep all others waiting.
+const PACE_BYTES: u64 = 64 << 10;
+const PACE_TIME: Duration = Duration::from_secs(60);
+
 /// Pulls an image into the store. Blocks. A second pull waits for the first, and finds what it left.
+/// Once `cancelled` is set it ends at its next step.
 ///
 /// # Errors
 /// Every way a pull can fail; the text says what was asked, of whom, why it failed and what to do.
@@ -40,13 +48,14 @@ pub fn pull(
     reference: &Reference,
     keyring: &Keyring,
     store: &Store,
+    cancelled: &AtomicBool,
 ) -> Result<Image, PullError> {
     let _alone = store.pulling();
     let failed = |cause| PullError { image: reference.to_string(), cause };
     let mut session = Session::open(registries, reference, Access::Pull)
         .map_err(|error| failed(PullCause::Resolve { reference: reference.to_string(), error }))?;
-    let pulled = Pull { reference, store, deadline: Instant::now() + LONGEST_PULL, session: &mut session }
-        .run(keyring);
+    let limits = Limits { deadline: Instant::now() + LONGEST_PULL, cancelled };
+    let pulled = Pull { reference, store, limits, session: &mut session }.run(keyring);
     pulled.map_err(|cause| failed(blot(cause, &session)))
 }
 
@@ -60,14 +69,35 @@ fn blot(cause: PullCause, session: &Session) -> PullCause {
         PullCause::TooLarge(text) => PullCause::TooLarge(clean(text)),
         PullCause::Malformed(text) => PullCause::Malformed(clean(text)),
         PullCause::Unrunnable(why) => PullCause::Unrunnable(why),
+        PullCause::GivenUp(why) => PullCause::GivenUp(why),
         PullCause::Store(error) => PullCause::Store(error),
+    }
+}
+
+/// How far a pull may go.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    deadline: Instant,
+    cancelled: &'a AtomicBool,
+}
+
+impl Limits<'_> {
+    /// To be asked before each request and each read.
+    fn check(&self) -> Result<(), PullCause> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(PullCause::GivenUp("nobody waits for it any more"));
+        }
+        if Instant::now() >= self.deadline {
+            return Err(PullCause::GivenUp(TOO_LONG));
+        }
+        Ok(())
     }
 }
 
 struct Pull<'a> {
     reference: &'a Reference,
     store: &'a Store,
-    deadline: Instant,
+    limits: Limits<'a>,
     session: &'a mut Session,
 }
 
@@ -107,6 +137,7 @@ impl Pull<'_> {
         let mut worst: Option<RegistryError> = None;
         for credential in credentials.into_iter().map(Some).chain([None]) {
             let login = credential.as_ref().map(Credential::digest);
+            self.limits.check()?;
             self.session.log_in(credential);
             match self.session.manifest(&self.reference.target()) {
                 Ok(reply) => {
@@ -174,6 +205,7 @@ impl Pull<'_> {
             .parse()
             .map_err(|why| PullCause::Malformed(format!("its index names a manifest by no digest: {why}")))?;
         let what = format!("manifest {digest}");
+        self.limits.check()?;
         let reply = self
             .session
             .manifest(&digest.to_string())
@@ -207,6 +239,7 @@ impl Pull<'_> {
         })?;
         let what = format!("config {digest}");
         let fetch = |error| PullCause::Fetch { what: what.clone(), error };
+        self.limits.check()?;
         let reply = self.session.blob(&digest, 0).map_err(fetch)?;
         let bytes = read_limited(reply, MAX_CONFIG).map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => PullCause::TooLarge(format!("its config is {error}")),
@@ -226,11 +259,13 @@ impl Pull<'_> {
             hasher: Hasher::new(digest.algorithm()),
             head: Vec::new(),
             size,
-            deadline: self.deadline,
+            limits: self.limits,
+            pace: Pace { since: Instant::now(), from: 0, furthest: 0 },
         };
         let mut waits = RESUME_WAITS.iter();
         loop {
             let before = target.ingest.written();
+            self.limits.check()?;
             let broken = match self.session.blob(digest, before) {
                 Ok(reply) => match target.fill(reply)? {
                     None => break,
@@ -243,8 +278,8 @@ impl Pull<'_> {
                 waits = RESUME_WAITS.iter();
             }
             match waits.next() {
-                Some(wait) if Instant::now() < self.deadline => thread::sleep(*wait),
-                _ => return Err(PullCause::Fetch { what, error: broken }),
+                Some(wait) => thread::sleep(*wait),
+                None => return Err(PullCause::Fetch { what, error: broken }),
             }
         }
         formats::check_magic(&target.head).map_err(PullCause::Unrunnable)?;
@@ -291,17 +326,39 @@ fn read(fetched: &Fetched) -> Result<Document, PullCause> {
     manifest::parse(&fetched.bytes, fetched.content_type.as_deref()).map_err(PullCause::Malformed)
 }
 
+/// How fast a module comes.
+struct Pace {
+    /// Since when it is watched, and how far it had come then.
+    since: Instant,
+    from: u64,
+    furthest: u64,
+}
+
+impl Pace {
+    /// Whether it comes fast enough, `written` bytes being here at `now`. What is sent again does not count.
+    fn is_kept(&mut self, written: u64, now: Instant) -> bool {
+        self.furthest = self.furthest.max(written);
+        if now.saturating_duration_since(self.since) < PACE_TIME {
+            return true;
+        }
+        let come = self.furthest.saturating_sub(self.from);
+        (self.since, self.from) = (now, self.furthest);
+        come >= PACE_BYTES
+    }
+}
+
 /// A module on its way to the disk.
-struct Target {
+struct Target<'a> {
     ingest: Ingest,
     hasher: Hasher,
     /// The first [`MAGIC`] bytes.
     head: Vec<u8>,
     size: u64,
-    deadline: Instant,
+    limits: Limits<'a>,
+    pace: Pace,
 }
 
-impl Target {
+impl Target<'_> {
     /// Takes in an answer. None when all is there, else why it broke off.
     fn fill(&mut self, reply: Reply) -> Result<Option<String>, PullCause> {
         if !self.continues(&reply) {
@@ -310,8 +367,12 @@ impl Target {
         let mut reader = reply.into_body().into_with_config().limit(u64::MAX).reader();
         let mut chunk = vec![0; CHUNK];
         loop {
-            if Instant::now() >= self.deadline {
-                return Ok(Some(format!("not done after {} minutes", LONGEST_PULL.as_secs() / 60)));
+            self.limits.check()?;
+            if !self.pace.is_kept(self.ingest.written(), Instant::now()) {
+                // Not taken up again: this registry is as slow the next moment.
+                let why = format!("less than {PACE_BYTES} bytes came in {} s", PACE_TIME.as_secs());
+                let error = RegistryError::Unavailable(why);
+                return Err(PullCause::Fetch { what: "layer".to_owned(), error });
             }
             match reader.read(&mut chunk) {
                 Ok(0) if self.ingest.written() == self.size => return Ok(None),
@@ -358,5 +419,30 @@ impl Target {
         }
         self.hasher.update(data);
         self.ingest.append(data).map_err(PullCause::Store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_trickles_is_told_from_one_that_is_slow() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut pace = Pace { since: begun, from: 0, furthest: 0 };
+        let (least, mut come) = (PACE_BYTES, 0);
+        assert!(pace.is_kept(0, after(59)), "a minute is not over");
+        for minute in 1..5 {
+            come += least;
+            assert!(pace.is_kept(come, after(minute * 60)));
+        }
+        assert!(pace.is_kept(come, after(299)));
+        assert!(!pace.is_kept(come + least - 1, after(300)));
+
+        let mut again = Pace { since: begun, from: 0, furthest: 0 };
+        assert!(again.is_kept(least, after(60)));
+        assert!(again.is_kept(0, after(61)), "it begins anew");
+        assert!(!again.is_kept(least, after(120)), "what was here before is no news");
     }
 }

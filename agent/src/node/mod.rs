@@ -146,7 +146,7 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
             logs: logs.clone(),
             local: BTreeMap::new(),
             terminal: None,
-            pulling: async_lock::Mutex::new(()),
+            pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
         node: facts.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,17 @@ pub struct WasmWorkshop {
     /// Where output is copied to, beside the logs.
     pub terminal: Option<Terminal>,
     /// Held by the pull that goes on.
-    pub pulling: Mutex<()>,
+    pub pulling: Arc<Mutex<()>>,
+}
+
+/// Tells the work on another thread when nobody waits for it any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Workshop for WasmWorkshop {
@@ -123,16 +134,21 @@ impl Workshop for WasmWorkshop {
         keyring: Keyring,
     ) -> BoxFuture<'_, Result<(Image, Duration), String>> {
         Box::pin(async move {
-            let _turn = self.pulling.lock().await;
+            let turn = self.pulling.lock_arc().await;
             let (store, registries) = (self.store.clone(), self.registries.clone());
             let begun = Now::read().mono;
+            let abandoned = Abandoned::default();
+            let cancelled = abandoned.0.clone();
             let image = control::blocking(move || {
+                // The work's own: it goes on for a while when nobody waits for it any more.
+                let _turn = turn;
                 caught(|| {
-                    image::pull(&registries, &reference, &keyring, &store)
+                    image::pull(&registries, &reference, &keyring, &store, &cancelled)
                         .map_err(|error| error_chain(&error))
                 })
             })
             .await?;
+            drop(abandoned);
             Ok((image, Now::read().mono.saturating_sub(begun)))
         })
     }
@@ -271,28 +287,5 @@ impl Output for LogOutput {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_a_compiler_or_a_puller_is_an_error() {
-        assert_eq!(caught(|| Ok::<_, String>(1)), Ok(1));
-        assert_eq!(caught(|| Err::<(), _>("plain".to_owned())), Err("plain".to_owned()));
-        let panicked = caught::<()>(|| panic!("at {}", 7));
-        assert_eq!(panicked, Err("internal error, please report it: at 7".to_owned()));
-    }
-
-    #[test]
-    fn a_module_that_cannot_be_read_is_said_with_its_image() {
-        let image = Image {
-            id: "r/i@sha256:1".to_owned(),
-            module_digest: String::new(),
-            module: "/nowhere/module".into(),
-            size: 0,
-            entrypoint: Vec::new(),
-            cmd: Vec::new(),
-            env: Vec::new(),
-        };
-        assert_eq!(read(&image).unwrap_err().kind(), io::ErrorKind::NotFound);
-    }
-}
+#[path = "workshop_tests.rs"]
+mod tests;

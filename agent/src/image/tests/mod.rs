@@ -8,6 +8,7 @@ mod pushes;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::digest::Digest;
 use super::formats::{CNCF_CONFIG, CNCF_LAYER, WASM_TO_OCI_CONFIG, WASM_TO_OCI_LAYER};
@@ -33,7 +34,16 @@ impl Bench {
     }
 
     fn pull(&self, reference: &str, keyring: &Keyring) -> Result<Image, PullError> {
-        pull(&Registries::default(), &reference.parse().unwrap(), keyring, &self.store)
+        self.pull_unless(reference, keyring, &AtomicBool::new(false))
+    }
+
+    fn pull_unless(
+        &self,
+        reference: &str,
+        keyring: &Keyring,
+        cancelled: &AtomicBool,
+    ) -> Result<Image, PullError> {
+        pull(&Registries::default(), &reference.parse().unwrap(), keyring, &self.store, cancelled)
     }
 
     fn pull_anonymously(&self, reference: &str) -> Result<Image, PullError> {

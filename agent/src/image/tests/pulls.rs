@@ -316,3 +316,42 @@ fn redirects_are_followed_to_another_origin_but_not_for_ever() {
     assert!(matches!(error.cause, PullCause::Resolve { error: RegistryError::Protocol(_), .. }), "{error}");
     assert_eq!(around.seen().len(), 11);
 }
+
+#[test]
+fn a_pull_that_nobody_waits_for_asks_for_nothing_more() {
+    let (repository, _) = repository();
+    let cancelled = std::sync::Arc::new(AtomicBool::new(true));
+    let registry = StandIn::start({
+        let cancelled = std::sync::Arc::clone(&cancelled);
+        move |request| {
+            cancelled.store(true, Ordering::Relaxed);
+            repository.answer(request)
+        }
+    });
+    let reference = format!("{}/a:1", registry.authority);
+    let bench = Bench::new();
+    for asked in [0, 1] {
+        let error = bench.pull_unless(&reference, &Keyring::default(), &cancelled).unwrap_err();
+        assert!(matches!(error.cause, PullCause::GivenUp(_)), "{error}");
+        assert_eq!((registry.seen().len(), bench.leftovers()), (asked, 0));
+        cancelled.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_download_that_nobody_waits_for_is_not_taken_up_again() {
+    let (repository, _) = repository();
+    let cancelled = std::sync::Arc::new(AtomicBool::new(false));
+    let registry = StandIn::start({
+        let cancelled = std::sync::Arc::clone(&cancelled);
+        move |request| {
+            cancelled.store(request.path().contains("/blobs/"), Ordering::Relaxed);
+            breaking(request, &repository, true)
+        }
+    });
+    let bench = Bench::new();
+    let reference = format!("{}/a:1", registry.authority);
+    let error = bench.pull_unless(&reference, &Keyring::default(), &cancelled).unwrap_err();
+    assert!(matches!(error.cause, PullCause::GivenUp(_)), "{error}");
+    assert_eq!((registry.seen().len(), bench.leftovers()), (2, 0));
+}

@@ -1,0 +1,81 @@
+//! The real workshop, as far as it can be tried without a registry that answers.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use super::*;
+
+#[test]
+fn a_panic_of_a_compiler_or_a_puller_is_an_error() {
+    assert_eq!(caught(|| Ok::<_, String>(1)), Ok(1));
+    assert_eq!(caught(|| Err::<(), _>("plain".to_owned())), Err("plain".to_owned()));
+    let panicked = caught::<()>(|| panic!("at {}", 7));
+    assert_eq!(panicked, Err("internal error, please report it: at 7".to_owned()));
+}
+
+#[test]
+fn a_module_that_cannot_be_read_is_said_with_its_image() {
+    let image = Image {
+        id: "r/i@sha256:1".to_owned(),
+        module_digest: String::new(),
+        module: "/nowhere/module".into(),
+        size: 0,
+        entrypoint: Vec::new(),
+        cmd: Vec::new(),
+        env: Vec::new(),
+    };
+    assert_eq!(read(&image).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+/// A workshop in a folder that goes with it.
+struct Bench {
+    workshop: WasmWorkshop,
+    folder: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = std::env::temp_dir().join(format!("copepod-workshop-{:x}", fastrand::u64(..)));
+        let config = crate::runtime::Config { threads: 1, default_memory: 1 << 20 };
+        let workshop = WasmWorkshop {
+            runtime: Runtime::start(config).unwrap(),
+            store: Store::open(&folder.join("images")).unwrap(),
+            registries: Arc::default(),
+            logs: Logs::new(folder.join("logs")),
+            local: BTreeMap::new(),
+            terminal: None,
+            pulling: Arc::default(),
+        };
+        Bench { workshop, folder }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn a_pull_that_was_given_up_keeps_its_turn_until_its_work_has_ended() {
+    let bench = Bench::new();
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reference: Reference = format!("{}/a:1", registry.local_addr().unwrap()).parse().unwrap();
+    let (asked, connections) = async_channel::bounded(1);
+    let silent = std::thread::spawn(move || {
+        // Accepts, says nothing, and takes no more connections.
+        let (connection, _) = registry.accept().unwrap();
+        let _ = asked.send_blocking(connection);
+    });
+    let pulling = bench.workshop.pulling.clone();
+    control::run(async {
+        let pull = bench.workshop.pull(reference, Keyring::default());
+        let came = async { connections.recv().await.map_err(|error| error.to_string()) };
+        let given_up = async { pull.await.and_then(|_| Err("it must not succeed".to_owned())) };
+        let connection = futures_lite::future::or(came, given_up).await.unwrap();
+        assert!(pulling.try_lock_arc().is_none(), "its work goes on");
+        drop(connection);
+        pulling.lock_arc().await;
+    });
+    silent.join().unwrap();
+}

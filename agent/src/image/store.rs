@@ -139,6 +139,20 @@ impl Store {
         self.find(reference).map_or(Found::Absent, Found::Here)
     }
 
+    /// Whether these bytes are the image's module. If not, and the file is the store's, the file is
+    /// removed, so that the image counts as absent.
+    ///
+    /// # Errors
+    /// Why a damaged file cannot be removed.
+    pub fn verify(&self, image: &Image, bytes: &[u8]) -> io::Result<bool> {
+        let Ok(digest) = image.module_digest.parse::<Digest>() else { return Ok(false) };
+        let right = digest.matches(bytes);
+        if !right && image.module == self.blob(&digest) {
+            durable::remove_if_exists(&image.module).map_err(|e| at(&image.module, e))?;
+        }
+        Ok(right)
+    }
+
     /// With whose credentials an image of this reference may be had from here, now that it was pulled with
     /// `login`. None: without any. What anybody once got is public, whoever asks next.
     pub(super) fn logins(&self, reference: &Reference, login: Option<String>) -> Option<Vec<String>> {
@@ -460,6 +474,21 @@ mod tests {
         fs::copy(store.record_path("r.io/a:1"), &record).unwrap();
         put(&store, "r.io/b:1", b"module", false);
         fs::copy(store.record_path("r.io/b:1"), &record).unwrap();
+        assert!(store.find(&reference).is_none());
+    }
+
+    #[test]
+    fn a_module_that_changed_on_disk_is_found_out_and_removed() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0).unwrap();
+        let reference = put(&store, "r.io/a:1", b"module", false);
+        let image = store.find(&reference).unwrap();
+        assert!(store.verify(&image, b"module").unwrap());
+        assert!(store.find(&reference).is_some());
+        let elsewhere = Image { module: folder.0.join("blobs"), ..image.clone() };
+        assert!(!store.verify(&elsewhere, b"nodule").unwrap());
+        assert!(store.find(&reference).is_some(), "only the store's own file goes");
+        assert!(!store.verify(&image, b"nodule").unwrap());
         assert!(store.find(&reference).is_none());
     }
 

@@ -268,6 +268,14 @@ impl Runtime {
         Ok(Module { compiled: self.inner.cache.get(digest, bytes)? })
     }
 
+    /// The module with this digest, if some guest still uses it. Waits while it is being compiled: call it
+    /// on a blocking thread.
+    #[must_use]
+    pub fn compiled(&self, digest: &str) -> Option<Module> {
+        // No module has no bytes: what is not there is refused before anything is translated.
+        self.inner.cache.get(digest, &[]).ok().map(|compiled| Module { compiled })
+    }
+
     /// Starts a guest, whose folders are opened here: where a disk may be slow, call it on a blocking
     /// thread. It is instantiated on an interpreter thread: data segments that do not fit, and
     /// tables past their limit, end it with a trap.

@@ -137,6 +137,8 @@ pub(crate) struct PodState {
     pod: Arc<Pod>,
     record: PodRecord,
     runs: BTreeMap<String, Arc<dyn Running>>,
+    /// It is back under the same UID, while what was removed still ends.
+    again: Option<Box<Pod>>,
 }
 
 /// A lock that a panic of another task has not made useless: what it guards is set whole.
@@ -165,8 +167,12 @@ impl Shared {
         self.api.event(event.about(pod), event);
     }
 
-    fn forget(&self, uid: &str) {
-        lock(&self.pods).entries.remove(uid);
+    /// The pod that is to take the place of the forgotten one comes back.
+    fn forget(&self, uid: &str) -> Option<Box<Pod>> {
+        let mut pods = lock(&self.pods);
+        let entry = pods.entries.remove(uid)?;
+        let again = entry.state().again.take();
+        again
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -247,6 +253,7 @@ impl Supervisor {
         {
             let mut state = entry.state();
             let pod = state.pod.clone();
+            state.again = None;
             apply(&pod, &mut state.record, Happening::Removed, self.shared.clock.now());
         }
         entry.nudge();
@@ -257,14 +264,20 @@ impl Supervisor {
             // The API server's image of a static pod: the pod itself comes from elsewhere.
             return;
         }
-        let known = lock(&self.shared.pods).entries.get(&pod.metadata.uid).cloned();
-        match known {
-            Some(entry) => {
-                entry.state().pod = Arc::from(pod);
-                entry.nudge();
-            }
-            None => self.add(pod),
+        let pods = lock(&self.shared.pods);
+        let Some(entry) = pods.entries.get(&pod.metadata.uid).cloned() else {
+            drop(pods);
+            return self.add(pod);
+        };
+        let mut state = entry.state();
+        if state.record.removed {
+            // Its guests are being ended and its logs removed: it begins anew when that is done.
+            state.again = Some(pod);
+            return;
         }
+        state.pod = Arc::from(pod);
+        drop(state);
+        entry.nudge();
     }
 
     fn add(&self, pod: Box<Pod>) {
@@ -277,7 +290,7 @@ impl Supervisor {
         let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
         let (inbox, messages) = async_channel::bounded(tend::INBOX);
         let (over, over_seen) = async_channel::bounded(1);
-        let state = Mutex::new(PodState { pod: pod.clone(), record, runs: BTreeMap::new() });
+        let state = Mutex::new(PodState { pod: pod.clone(), record, runs: BTreeMap::new(), again: None });
         let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over, over_seen });
         pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
         drop(pods);

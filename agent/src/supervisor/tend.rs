@@ -11,7 +11,7 @@ use super::api::ApiFailure;
 use super::reporter::{Answer, Reporter};
 use super::start::{self, Started};
 use super::workshop::Running;
-use super::{Entry, Shared};
+use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
 use crate::pod::events::EventText;
@@ -252,9 +252,12 @@ impl Tender {
 
     async fn forget(self) {
         let key = start::key_of(&self.entry.state().pod);
-        self.shared.forget(&key.uid);
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
+        }
+        // The logs go first: those of a pod that comes again have the same place.
+        if let Some(pod) = self.shared.forget(&key.uid) {
+            Supervisor { shared: self.shared.clone() }.applied(pod);
         }
     }
 }

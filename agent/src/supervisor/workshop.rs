@@ -12,15 +12,11 @@ use async_lock::Mutex;
 
 use super::api::BoxFuture;
 use crate::durable::clock::Now;
-use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store};
+use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MAX_MODULE};
 use crate::log::{Logs, PodKey, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
 use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Runtime, Usage};
 use crate::{control, error_chain};
-
-/// Largest module that is read from the store, in bytes: what a store holds was bounded when it was pulled,
-/// this is for files that came there otherwise.
-const MAX_MODULE: u64 = 256 * 1024 * 1024;
 
 /// What one run of a container is made of.
 #[derive(Clone, Debug)]
@@ -155,10 +151,10 @@ impl Workshop for WasmWorkshop {
 
     fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>> {
         Box::pin(async move {
-            let (runtime, logs) = (self.runtime.clone(), self.logs.clone());
+            let (runtime, store, logs) = (self.runtime.clone(), self.store.clone(), self.logs.clone());
             let (key, container, run) = (spec.pod.clone(), spec.container.clone(), spec.run);
             let (module, writer) = control::blocking(move || {
-                let module = compile(&runtime, &image)?;
+                let module = compile(&runtime, &store, &image)?;
                 let writer = logs.open(&key, &container, run).map_err(|error| {
                     StartFailure::Create(format!(
                         "failed to open the log of container \"{container}\": {error}"
@@ -212,11 +208,23 @@ impl WasmWorkshop {
     }
 }
 
-/// Reads and compiles an image's module. Blocks.
-fn compile(runtime: &Runtime, image: &Image) -> Result<Module, StartFailure> {
-    let bytes = read(image).map_err(|error| {
+/// Reads and compiles an image's module, or finds it where a guest still runs it. Blocks.
+fn compile(runtime: &Runtime, store: &Store, image: &Image) -> Result<Module, StartFailure> {
+    if let Some(module) = runtime.compiled(&image.module_digest) {
+        return Ok(module);
+    }
+    let unread = |error: io::Error| {
         StartFailure::Create(format!("failed to read the module of image \"{}\": {error}", image.id))
-    })?;
+    };
+    let bytes = read(image).map_err(unread)?;
+    if !store.verify(image, &bytes).map_err(unread)? {
+        let text = format!(
+            "the module of image \"{}\" is damaged on disk ({}): it is pulled again where it may be pulled",
+            image.id,
+            image.module.display()
+        );
+        return Err(StartFailure::Create(text));
+    }
     // One stranger's module must not end the agent, whatever the compiler makes of it.
     caught(|| runtime.compile(&image.module_digest, &bytes).map_err(|error| error_chain(&error))).map_err(
         |error| StartFailure::Run(format!("image \"{}\" has no module that can run here: {error}", image.id)),
@@ -286,6 +294,6 @@ impl Output for LogOutput {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #[path = "workshop_tests.rs"]
 mod tests;

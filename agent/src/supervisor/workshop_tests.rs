@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use super::*;
+use crate::runtime::HELLO;
 
 #[test]
 fn a_panic_of_a_compiler_or_a_puller_is_an_error() {
@@ -11,20 +12,6 @@ fn a_panic_of_a_compiler_or_a_puller_is_an_error() {
     assert_eq!(caught(|| Err::<(), _>("plain".to_owned())), Err("plain".to_owned()));
     let panicked = caught::<()>(|| panic!("at {}", 7));
     assert_eq!(panicked, Err("internal error, please report it: at 7".to_owned()));
-}
-
-#[test]
-fn a_module_that_cannot_be_read_is_said_with_its_image() {
-    let image = Image {
-        id: "r/i@sha256:1".to_owned(),
-        module_digest: String::new(),
-        module: "/nowhere/module".into(),
-        size: 0,
-        entrypoint: Vec::new(),
-        cmd: Vec::new(),
-        env: Vec::new(),
-    };
-    assert_eq!(read(&image).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 /// A workshop in a folder that goes with it.
@@ -78,4 +65,41 @@ fn a_pull_that_was_given_up_keeps_its_turn_until_its_work_has_ended() {
         pulling.lock_arc().await;
     });
     silent.join().unwrap();
+}
+
+impl Bench {
+    fn compile(&self, image: &Image) -> Result<Module, StartFailure> {
+        compile(&self.workshop.runtime, &self.workshop.store, image)
+    }
+
+    /// An image in a file of its own.
+    fn image(&self, module: &[u8]) -> Image {
+        let path = self.folder.join("module.wasm");
+        std::fs::write(&path, module).unwrap();
+        Image { id: "r/i@sha256:1".to_owned(), ..image::local(&path).unwrap() }
+    }
+}
+
+#[test]
+fn a_module_is_read_only_while_nobody_runs_it() {
+    let bench = Bench::new();
+    let image = bench.image(HELLO);
+    let module = bench.compile(&image).unwrap_or_else(|failure| panic!("{failure:?}"));
+    std::fs::remove_file(&image.module).unwrap();
+    assert!(bench.compile(&image).is_ok());
+    drop(module);
+    let Err(StartFailure::Create(text)) = bench.compile(&image) else { panic!("it is gone") };
+    assert!(text.starts_with("failed to read the module of image \"r/i@sha256:1\": No such file"), "{text}");
+}
+
+#[test]
+fn a_module_that_is_damaged_or_too_large_is_said_with_its_image() {
+    let bench = Bench::new();
+    let image = bench.image(HELLO);
+    std::fs::write(&image.module, &HELLO[..HELLO.len() - 1]).unwrap();
+    let Err(StartFailure::Create(text)) = bench.compile(&image) else { panic!("it is damaged") };
+    assert!(text.starts_with("the module of image \"r/i@sha256:1\" is damaged on disk"), "{text}");
+    std::fs::File::options().write(true).open(&image.module).unwrap().set_len(MAX_MODULE + 1).unwrap();
+    let Err(StartFailure::Create(text)) = bench.compile(&image) else { panic!("it is too large") };
+    assert!(text.contains("\"r/i@sha256:1\": it is larger than 67108864 bytes"), "{text}");
 }

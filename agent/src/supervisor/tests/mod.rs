@@ -319,3 +319,29 @@ fn logs_of_pods_that_went_away_unseen_are_removed_once() {
         assert_eq!(*lock(&bed.workshop.cleanings), 1);
     });
 }
+
+#[test]
+fn a_pod_that_comes_again_while_it_is_removed_begins_anew() {
+    play(|bed| async move {
+        *lock(&bed.workshop.stubborn) = true;
+        let pod = samples::pod(&json!({}));
+        bed.apply(pod.clone());
+        let first = bed.running(1).await;
+        bed.supervisor.handle(gone());
+        bed.supervisor.handle(PodEvent::Set(vec![pod.clone()]));
+        bed.rest().await;
+        assert_eq!(lock(&bed.workshop.runs).len(), 1, "its guest still runs");
+        first.end(Exit::Killed);
+        bed.until("another run", |bed| lock(&bed.workshop.runs).len() == 2).await;
+        assert_eq!(lock(&bed.workshop.removed_logs).len(), 1);
+
+        bed.supervisor.handle(gone());
+        bed.apply(pod);
+        bed.supervisor.handle(gone());
+        let second = lock(&bed.workshop.runs)[1].1.clone();
+        second.end(Exit::Killed);
+        bed.until("its end", |bed| bed.supervisor.pods().is_empty()).await;
+        bed.rest().await;
+        assert_eq!(lock(&bed.workshop.runs).len(), 2, "gone again before it began");
+    });
+}

@@ -27,6 +27,19 @@ impl Backoff {
         (!self.expired(event)).then(|| event.saturating_add(self.delay))
     }
 
+    /// How long the wait before restart number `restarts` + 1 is, when all before it followed at once.
+    #[must_use]
+    pub fn delay_of(restarts: u32) -> Duration {
+        let doublings = restarts.saturating_sub(1).min(u32::BITS - 1);
+        FIRST.saturating_mul(1 << doublings).min(CAP)
+    }
+
+    /// As it is after a wait of `delay` that ended, or ends, at `restart`.
+    #[must_use]
+    pub fn after(delay: Duration, restart: Duration) -> Backoff {
+        Backoff { delay: delay.saturating_mul(2).min(CAP), updated: restart }
+    }
+
     /// The wait as it stands.
     #[must_use]
     pub fn delay(&self) -> Duration {

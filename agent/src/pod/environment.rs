@@ -23,6 +23,29 @@ pub struct Sources {
     pub services: Vec<Service>,
 }
 
+impl Sources {
+    /// Drops the keys that this container does not draw on: what is kept for later is kept in memory.
+    #[must_use]
+    pub fn trimmed(mut self, container: &Container) -> Sources {
+        let froms = || container.env.iter().filter_map(|env| env.value_from.as_ref());
+        let whole = |name: &str, of: &str| {
+            container.env_from.iter().any(|from| match of {
+                "ConfigMap" => from.config_map_ref.as_ref().is_some_and(|r| r.name == name),
+                _ => from.secret_ref.as_ref().is_some_and(|r| r.name == name),
+            })
+        };
+        for (name, object) in self.config_maps.iter_mut().filter(|(name, _)| !whole(name, "ConfigMap")) {
+            let refs = || froms().filter_map(|from| from.config_map_key_ref.as_ref());
+            object.data.retain(|key, _| refs().any(|r| r.name == *name && r.key == *key));
+        }
+        for (name, object) in self.secrets.iter_mut().filter(|(name, _)| !whole(name, "Secret")) {
+            let refs = || froms().filter_map(|from| from.secret_key_ref.as_ref());
+            object.data.retain(|key, _| refs().any(|r| r.name == *name && r.key == *key));
+        }
+        self
+    }
+}
+
 /// The objects that a container's environment draws on, by name: ConfigMaps, Secrets.
 #[must_use]
 pub fn references(container: &Container) -> (BTreeSet<&str>, BTreeSet<&str>) {

@@ -220,3 +220,23 @@ fn references_name_each_object_once() {
     assert_eq!(config_maps.into_iter().collect::<Vec<_>>(), ["m"]);
     assert_eq!(secrets.into_iter().collect::<Vec<_>>(), ["s", "t"]);
 }
+
+#[test]
+fn only_what_a_container_draws_on_is_kept() {
+    let object = |value: &str| -> ConfigMap {
+        serde_json::from_value(json!({"data": {"a": value, "b": value}})).unwrap()
+    };
+    let secret: Secret = serde_json::from_value(json!({"data": {"a": "eA==", "b": "eA=="}})).unwrap();
+    let sources = Sources {
+        config_maps: [("keys", "1"), ("whole", "2")].map(|(k, v)| (k.to_owned(), object(v))).into(),
+        secrets: [("s".to_owned(), secret)].into(),
+        ..Sources::default()
+    };
+    let pod = pod(&json!({"containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "whole"}}],
+        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "keys", "key": "a"}}},
+            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "b"}}}]}]}));
+    let kept = sources.trimmed(&pod.spec.containers[0]);
+    let keys = |name: &str| kept.config_maps[name].data.keys().cloned().collect::<Vec<_>>();
+    assert_eq!((keys("keys"), keys("whole").len()), (vec!["a".to_owned()], 2));
+    assert_eq!(kept.secrets["s"].data.keys().collect::<Vec<_>>(), ["b"]);
+}

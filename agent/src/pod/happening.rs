@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::backoff::{go_duration, Backoff};
 use super::events::{self, EventText};
 use super::policy::restarts;
-use super::record::{Activity, ContainerRecord, Ended, PodRecord, Running, Waiting};
+use super::record::{Activity, ContainerRecord, Ended, PodRecord, Running, Waiting, CRASH_LOOP};
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
 use crate::runtime::Exit;
@@ -292,7 +292,7 @@ fn finish(
         spec.name,
         events::pod_label(pod)
     );
-    container.waiting = Some(Waiting::new("CrashLoopBackOff", message));
+    container.waiting = Some(Waiting::new(CRASH_LOOP, message));
     vec![events::restart_back_off(pod, &spec.name)]
 }
 

@@ -138,6 +138,9 @@ impl Waiting {
     }
 }
 
+/// Why a container waits between restarts.
+pub const CRASH_LOOP: &str = "CrashLoopBackOff";
+
 /// Reason of a run whose end nobody saw (`kubecontainer.ContainerReasonStatusUnknown`).
 pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
@@ -171,8 +174,8 @@ impl PodRecord {
             // A clock that was set back, or has not been set yet, expires nothing.
             active_before: Duration::from_secs(u64::try_from(active).unwrap_or(0)),
             began: now.mono,
-            init: restored(pod, true),
-            containers: restored(pod, false),
+            init: restored(pod, true, now),
+            containers: restored(pod, false, now),
             stop: None,
             deadline_exceeded: false,
             removed: false,
@@ -233,7 +236,7 @@ impl ContainerRecord {
     }
 }
 
-fn restored(pod: &Pod, init: bool) -> Vec<ContainerRecord> {
+fn restored(pod: &Pod, init: bool, now: Now) -> Vec<ContainerRecord> {
     let (spec, status) = (&pod.spec, &pod.status);
     let (containers, statuses) = if init {
         (&spec.init_containers, &status.init_container_statuses)
@@ -245,6 +248,7 @@ fn restored(pod: &Pod, init: bool) -> Vec<ContainerRecord> {
             return ContainerRecord { name: container.name.clone(), ..ContainerRecord::default() };
         };
         let mut record = restored_container(status);
+        restore_back_off(status, &mut record, now);
         if status.state.running.is_some() && !restarts(pod, container, init, UNKNOWN_EXIT) {
             // A kubelet counts the loss of a run as a restart, even where none follows.
             record.restart_count = record.restart_count.saturating_add(1);
@@ -286,3 +290,25 @@ fn restored_container(status: &ContainerStatus) -> ContainerRecord {
         ..ContainerRecord::default()
     }
 }
+
+/// A container that waited for its next restart goes on to wait, whatever became of the agent meanwhile.
+fn restore_back_off(status: &ContainerStatus, record: &mut ContainerRecord, now: Now) {
+    let waiting = status.state.waiting.as_ref().filter(|waiting| waiting.reason == CRASH_LOOP);
+    let (Some(waiting), Some(ended)) = (waiting, &record.ended) else { return };
+    // The first restart is immediate, the second waits.
+    let delay = Backoff::delay_of(record.restart_count);
+    let finished = ended.terminated.finished_at.unwrap_or_else(|| now.wall.into());
+    let passed = now.wall.as_second().saturating_sub(finished.timestamp().as_second());
+    // A clock that was set back shortens nothing and lengthens nothing.
+    let left = delay.saturating_sub(Duration::from_secs(u64::try_from(passed).unwrap_or(0)));
+    let restart = now.mono.saturating_add(left);
+    record.waiting = Some(Waiting::new(CRASH_LOOP, waiting.message.clone()));
+    record.retry_at = Some(restart);
+    record.restart_wait = Backoff::after(delay, restart);
+    record.image.clone_from(&status.image);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -36,6 +36,7 @@ use crate::image::Keyring;
 use crate::log::PodKey;
 use crate::pod::admission::admit;
 use crate::pod::conditions::is_owned;
+use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
 use crate::pod::lifecycle::{apply, over, Happening};
 use crate::pod::logs::{self, LogRefusal};
@@ -139,6 +140,16 @@ pub(crate) struct PodState {
     runs: BTreeMap<String, Arc<dyn Running>>,
     /// It is back under the same UID, while what was removed still ends.
     again: Option<Box<Pod>>,
+    kept: Kept,
+}
+
+/// What starts were last given by the API server, for restarts while it is away.
+#[derive(Default)]
+struct Kept {
+    /// By container, for those whose environment draws on objects.
+    sources: BTreeMap<String, Arc<Sources>>,
+    /// With the pod's secrets in it.
+    keyring: Option<Keyring>,
 }
 
 /// A lock that a panic of another task has not made useless: what it guards is set whole.
@@ -290,7 +301,13 @@ impl Supervisor {
         let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
         let (inbox, messages) = async_channel::bounded(tend::INBOX);
         let (over, over_seen) = async_channel::bounded(1);
-        let state = Mutex::new(PodState { pod: pod.clone(), record, runs: BTreeMap::new(), again: None });
+        let state = Mutex::new(PodState {
+            pod: pod.clone(),
+            record,
+            runs: BTreeMap::new(),
+            again: None,
+            kept: Kept::default(),
+        });
         let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over, over_seen });
         pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
         drop(pods);

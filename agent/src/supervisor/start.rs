@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::api::ApiFailure;
 use super::workshop::{RunSpec, Running};
-use super::Shared;
+use super::{Entry, Shared};
 use crate::api::{Container, Pod, Secret};
 use crate::image::{Found, Image, Keyring, Reference};
 use crate::log::PodKey;
@@ -48,12 +48,13 @@ impl Drop for RunGuard {
 /// Does all that it takes to start the run number `run` of a container.
 pub async fn start(
     shared: &Shared,
+    entry: &Entry,
     pod: &Pod,
     container: &Container,
     run: u32,
 ) -> Result<Started, StartFailure> {
-    let image = ensure_image(shared, pod, container).await?;
-    let sources = sources(shared, pod, container).await?;
+    let image = ensure_image(shared, entry, pod, container).await?;
+    let sources = sources(shared, entry, pod, container).await?;
     let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
     let config_error =
         |error: crate::pod::environment::EnvironmentError| StartFailure::Config(error.to_string());
@@ -81,7 +82,12 @@ pub fn key_of(pod: &Pod) -> PodKey {
     PodKey { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() }
 }
 
-async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Result<Image, StartFailure> {
+async fn ensure_image(
+    shared: &Shared,
+    entry: &Entry,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Image, StartFailure> {
     let name = container.image.as_str();
     let reference: Reference = name.parse().map_err(|error| {
         let text = format!(
@@ -95,7 +101,7 @@ async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Resu
         let mut found = shared.workshop.find(name, &reference, &shared.keyring).await;
         if matches!(found, Found::Locked) {
             // Only now are the pod's secrets asked for: what is public starts without the API server.
-            let own = keyring.insert(self::keyring(shared, pod).await);
+            let own = keyring.insert(self::keyring(shared, entry, pod).await?);
             found = shared.workshop.find(name, &reference, own).await;
         }
         if let Found::Here(image) = found {
@@ -108,7 +114,7 @@ async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Resu
     }
     let keyring = match keyring {
         Some(keyring) => keyring,
-        None => self::keyring(shared, pod).await,
+        None => self::keyring(shared, entry, pod).await?,
     };
     shared.tell(pod, events::pulling(&container.name, name));
     let begun = shared.clock.now().mono;
@@ -118,12 +124,18 @@ async fn ensure_image(shared: &Shared, pod: &Pod, container: &Container) -> Resu
     Ok(image)
 }
 
-/// The node's own login data and the pod's. A secret that is missing or broken is only a warning.
-async fn keyring(shared: &Shared, pod: &Pod) -> Keyring {
+/// The node's own login data and the pod's. A secret that is missing or broken is only a warning; while
+/// nobody can say what is in it, what it last held counts, and without that nothing is pulled.
+async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, StartFailure> {
     let mut keyring = shared.keyring.clone();
     let mut missing = Vec::new();
+    let namespace = pod.metadata.namespace.as_str();
     for reference in &pod.spec.image_pull_secrets {
-        let secret = shared.api.secret(&pod.metadata.namespace, &reference.name).await;
+        let secret = shared.api.secret(namespace, &reference.name).await;
+        if let Err(ApiFailure::Unavailable(error)) = &secret {
+            let text = format!("couldn't get the image pull secret {namespace}/{}: {error}", reference.name);
+            return entry.state().kept.keyring.clone().ok_or(StartFailure::Pull(text));
+        }
         let added =
             secret.map_err(|error| error.to_string()).and_then(|secret| add_secret(&mut keyring, &secret));
         if let Err(error) = added {
@@ -138,7 +150,10 @@ async fn keyring(shared: &Shared, pod: &Pod) -> Keyring {
         );
         shared.tell(pod, of_pod(EventKind::Warning, "FailedToRetrieveImagePullSecret", message));
     }
-    keyring
+    if !pod.spec.image_pull_secrets.is_empty() {
+        entry.state().kept.keyring = Some(keyring.clone());
+    }
+    Ok(keyring)
 }
 
 fn add_secret(keyring: &mut Keyring, secret: &Secret) -> Result<(), String> {
@@ -151,31 +166,54 @@ fn add_secret(keyring: &mut Keyring, secret: &Secret) -> Result<(), String> {
     }
 }
 
-/// Fetches what a container's environment draws on. What is not there is left out: whether that is an error
-/// is decided later.
-async fn sources(shared: &Shared, pod: &Pod, container: &Container) -> Result<Sources, StartFailure> {
-    let namespace = pod.metadata.namespace.as_str();
-    let failed = |kind: &str, name: &str, error: &ApiFailure| {
-        StartFailure::Config(format!("couldn't get {kind} {namespace}/{name}: {error}"))
-    };
+/// What a container's environment draws on, as it is now, or as it last was while the API server is away.
+async fn sources(
+    shared: &Shared,
+    entry: &Entry,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Arc<Sources>, StartFailure> {
+    let name = &container.name;
+    match fetch_sources(shared, &pod.metadata.namespace, container).await {
+        Ok(sources) => {
+            let sources = Arc::new(sources.trimmed(container));
+            if !(sources.config_maps.is_empty() && sources.secrets.is_empty()) {
+                entry.state().kept.sources.insert(name.clone(), sources.clone());
+            }
+            Ok(sources)
+        }
+        Err((ApiFailure::Unavailable(error), what)) => {
+            let kept = entry.state().kept.sources.get(name).cloned();
+            kept.ok_or_else(|| StartFailure::Config(format!("couldn't get {what}: {error}")))
+        }
+        Err((error, what)) => Err(StartFailure::Config(format!("couldn't get {what}: {error}"))),
+    }
+}
+
+/// What is not there is left out: whether that is an error is decided later. An error comes with what was
+/// to be fetched.
+async fn fetch_sources(
+    shared: &Shared,
+    namespace: &str,
+    container: &Container,
+) -> Result<Sources, (ApiFailure, String)> {
     let (config_maps, secrets) = references(container);
     let mut sources = Sources::default();
     for name in config_maps {
         match shared.api.config_map(namespace, name).await {
             Ok(object) => drop(sources.config_maps.insert(name.to_owned(), object)),
             Err(ApiFailure::NotFound(_)) => {}
-            Err(error) => return Err(failed("configMap", name, &error)),
+            Err(error) => return Err((error, format!("configMap {namespace}/{name}"))),
         }
     }
     for name in secrets {
         match shared.api.secret(namespace, name).await {
             Ok(object) => drop(sources.secrets.insert(name.to_owned(), object)),
             Err(ApiFailure::NotFound(_)) => {}
-            Err(error) => return Err(failed("secret", name, &error)),
+            Err(error) => return Err((error, format!("secret {namespace}/{name}"))),
         }
     }
-    sources.services = shared.api.services(namespace).await.map_err(|error| {
-        StartFailure::Config(format!("couldn't get the services of namespace {namespace}: {error}"))
-    })?;
+    let services = shared.api.services(namespace).await;
+    sources.services = services.map_err(|error| (error, format!("the services of namespace {namespace}")))?;
     Ok(sources)
 }

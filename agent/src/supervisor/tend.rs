@@ -187,9 +187,10 @@ impl Tender {
         });
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let (shared, pod, inbox) = (self.shared.clone(), pod.clone(), self.inbox.clone());
+        let (shared, entry) = (self.shared.clone(), self.entry.clone());
+        let (pod, inbox) = (pod.clone(), self.inbox.clone());
         let task = control::spawn(async move {
-            let outcome = start::start(&shared, &pod, &container, run).await;
+            let outcome = start::start(&shared, &entry, &pod, &container, run).await;
             let _ = inbox.send(Message::Start { container: container.name, serial, outcome }).await;
         });
         self.starts.insert(name.to_owned(), (serial, task));

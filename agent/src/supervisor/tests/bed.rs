@@ -28,11 +28,27 @@ pub struct FakeApi {
     pub events: Mutex<Vec<String>>,
     pub config_maps: Mutex<BTreeMap<String, ConfigMap>>,
     pub secrets: Mutex<BTreeMap<String, Secret>>,
+    /// Secrets and ConfigMaps cannot be had.
+    pub away: Mutex<bool>,
     /// Names of the Secrets and ConfigMaps that were asked for.
     pub asked: Mutex<Vec<String>>,
 }
 
 impl FakeApi {
+    fn read<T: Clone>(
+        &self,
+        kind: &str,
+        objects: &Mutex<BTreeMap<String, T>>,
+        name: &str,
+    ) -> Result<T, ApiFailure> {
+        lock(&self.asked).push(name.to_owned());
+        if *lock(&self.away) {
+            return Err(ApiFailure::Unavailable("connection refused".to_owned()));
+        }
+        let found = lock(objects).get(name).cloned();
+        found.ok_or_else(|| ApiFailure::NotFound(format!("{kind} \"{name}\" not found")))
+    }
+
     fn answer(&self) -> Result<(), ApiFailure> {
         lock(&self.answers).pop_front().map_or(Ok(()), Err)
     }
@@ -65,15 +81,11 @@ impl Api for FakeApi {
             .push(format!("{} {}: {}", about.field_path, event.reason, event.message).trim().to_owned());
     }
     fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Secret, ApiFailure>> {
-        lock(&self.asked).push(name.to_owned());
-        let found = lock(&self.secrets).get(name).cloned();
-        let found = found.ok_or_else(|| ApiFailure::NotFound(format!("secrets \"{name}\" not found")));
+        let found = self.read("secrets", &self.secrets, name);
         Box::pin(async move { found })
     }
     fn config_map<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>> {
-        lock(&self.asked).push(name.to_owned());
-        let found = lock(&self.config_maps).get(name).cloned();
-        let found = found.ok_or_else(|| ApiFailure::NotFound(format!("configmaps \"{name}\" not found")));
+        let found = self.read("configmaps", &self.config_maps, name);
         Box::pin(async move { found })
     }
 }
@@ -124,6 +136,8 @@ pub struct FakeWorkshop {
     /// What is present is only for those who have a login.
     pub private: Mutex<bool>,
     pub pulls: Mutex<usize>,
+    /// What pulls were given.
+    pub keyrings: Mutex<Vec<String>>,
     pub pull_errors: Mutex<VecDeque<String>>,
     /// Pulls wait while this is held.
     pub gate: async_lock::Mutex<()>,
@@ -156,8 +170,9 @@ impl Workshop for FakeWorkshop {
         };
         Box::pin(async move { found })
     }
-    fn pull(&self, _: Reference, _: Keyring) -> BoxFuture<'_, Result<(Image, Duration), String>> {
+    fn pull(&self, _: Reference, keyring: Keyring) -> BoxFuture<'_, Result<(Image, Duration), String>> {
         Box::pin(async move {
+            lock(&self.keyrings).push(format!("{keyring:?}"));
             *lock(&self.pulls) += 1;
             let _open = self.gate.lock().await;
             match lock(&self.pull_errors).pop_front() {

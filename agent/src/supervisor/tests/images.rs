@@ -101,3 +101,24 @@ fn a_public_image_that_is_here_needs_no_secret_and_no_api_server() {
         assert!(lock(&bed.api.asked).is_empty());
     });
 }
+
+#[test]
+fn while_pull_secrets_cannot_be_had_what_they_last_held_counts() {
+    play(|bed| async move {
+        lock(&bed.api.secrets).insert("login".to_owned(), login());
+        *lock(&bed.api.away) = true;
+        bed.apply(samples::pod(&json!({"imagePullSecrets": [{"name": "login"}],
+            "containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "Always"}]})));
+        bed.until("the error", |bed| bed.waiting() == "ErrImagePull").await;
+        assert_eq!(*lock(&bed.workshop.pulls), 0, "nothing is pulled without the secret");
+        *lock(&bed.api.away) = false;
+        bed.pass(3).await;
+        bed.until("the back-off", |bed| bed.waiting() == "ImagePullBackOff").await;
+        bed.clock.advance(7);
+        let run = bed.running(1).await;
+        *lock(&bed.api.away) = true;
+        run.end(Exit::Code(1));
+        bed.running(2).await;
+        assert_eq!(lock(&bed.workshop.keyrings).clone(), ["Keyring(1 entries)"; 2]);
+    });
+}

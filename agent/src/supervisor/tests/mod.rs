@@ -345,3 +345,28 @@ fn a_pod_that_comes_again_while_it_is_removed_begins_anew() {
         assert_eq!(lock(&bed.workshop.runs).len(), 2, "gone again before it began");
     });
 }
+
+#[test]
+fn a_container_restarts_with_what_it_last_drew_on_while_the_api_server_is_away() {
+    play(|bed| async move {
+        let map = |value: &str| {
+            let mut map = ConfigMap::default();
+            map.data.extend([("k", value), ("unused", "x")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+            map
+        };
+        lock(&bed.api.config_maps).insert("m".to_owned(), map("first"));
+        bed.apply(samples::pod(&json!({"containers": [{"name": "c", "image": "i:1", "env": [{"name": "K",
+            "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}]})));
+        let run = bed.running(1).await;
+        lock(&bed.api.config_maps).insert("m".to_owned(), map("second"));
+        *lock(&bed.api.away) = true;
+        run.end(Exit::Code(0));
+        bed.running(2).await.end(Exit::Code(0));
+        *lock(&bed.api.away) = false;
+        bed.pass(10).await;
+        bed.running(3).await;
+        let values: Vec<String> =
+            lock(&bed.workshop.runs).iter().map(|(spec, _)| spec.env.last().unwrap().1.clone()).collect();
+        assert_eq!(values, ["first", "first", "second"]);
+    });
+}

@@ -7,10 +7,11 @@ use super::expansion::expand;
 use super::node::NodeFacts;
 use super::services;
 use crate::api::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use crate::runtime::MAX_ARGUMENTS;
 
-/// All variables and arguments of a container together, in bytes. It is Linux' own limit for both
-/// (`ARG_MAX` with the usual 8 MiB stack), and stops references that double their value again and again.
-pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// All variables and arguments of a container together, in bytes, as the runtime counts them. It stops
+/// references that double their value again and again, too.
+pub const MAX_BYTES: usize = MAX_ARGUMENTS;
 
 /// The objects that a container's environment draws on. An object that is not there is absent.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +82,20 @@ pub(super) fn error<T>(text: String) -> Result<T, EnvironmentError> {
     Err(EnvironmentError(text))
 }
 
+/// A variable's `name=value` and NUL.
+fn size(name: &str, value: &str) -> usize {
+    name.len().saturating_add(value.len()).saturating_add(2)
+}
+
+/// A container's variables, each name once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// What the guest is given, in order.
+    pub all: Vec<(String, String)>,
+    /// What references see: all but the image's own.
+    pub visible: Vec<(String, String)>,
+}
+
 /// Variables in order, each name once.
 #[derive(Default)]
 struct Variables {
@@ -97,7 +112,8 @@ impl Variables {
                 "variable \"{name}\": a name is not empty and has no =, and no variable has a NUL byte"
             ));
         }
-        self.bytes = self.bytes.saturating_add(name.len()).saturating_add(value.len()).saturating_add(2);
+        let before = self.get(name).map_or(0, |before| size(name, before));
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(size(name, &value));
         if self.bytes > MAX_BYTES {
             return error(format!("the environment is larger than {MAX_BYTES} bytes at variable \"{name}\""));
         }
@@ -127,7 +143,7 @@ pub fn variables(
     image: ImageConfig<'_>,
     node: &NodeFacts,
     sources: &Sources,
-) -> Result<Vec<(String, String)>, EnvironmentError> {
+) -> Result<Environment, EnvironmentError> {
     let mut variables = Variables::default();
     for pair in image.env {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -155,10 +171,10 @@ pub fn variables(
             visible.set(&env.name, value)?;
         }
     }
-    for (name, value) in visible.list {
-        variables.set(&name, value)?;
+    for (name, value) in &visible.list {
+        variables.set(name, value.clone())?;
     }
-    Ok(variables.list)
+    Ok(Environment { all: variables.list, visible: visible.list })
 }
 
 fn from_objects(
@@ -242,26 +258,24 @@ fn value_from(
 /// not been given up by a command of the container's own.
 ///
 /// # Errors
-/// When it is too long or holds a NUL byte.
+/// When it is too long, alone or with the environment, or holds a NUL byte.
 pub fn arguments(
     container: &Container,
     image: ImageConfig<'_>,
     program: &str,
-    variables: &[(String, String)],
+    environment: &Environment,
 ) -> Result<Vec<String>, EnvironmentError> {
-    let values: BTreeMap<&str, &str> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let mut bytes = 0_usize;
+    let values: BTreeMap<&str, &str> =
+        environment.visible.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let sizes = environment.all.iter().map(|(name, value)| size(name, value));
+    let mut left = MAX_BYTES.saturating_sub(sizes.fold(0, usize::saturating_add));
     let mut expanded = |list: &[String]| {
-        let expand_one = |text: &String| {
-            let expanded = expand(text, MAX_BYTES.saturating_sub(bytes), |name| values.get(name).copied());
-            match expanded {
-                Some(text) if text.contains('\0') => error("an argument has a NUL byte".to_owned()),
-                Some(text) => {
-                    bytes = bytes.saturating_add(text.len()).saturating_add(1);
-                    Ok(text)
-                }
-                None => error(format!("command and args are longer than {MAX_BYTES} bytes")),
+        let expand_one = |text: &String| match expand(text, left, |name| values.get(name).copied()) {
+            Some(text) => {
+                left = left.saturating_sub(text.len());
+                Ok(text)
             }
+            None => too_long(),
         };
         list.iter().map(expand_one).collect::<Result<Vec<String>, _>>()
     };
@@ -278,7 +292,19 @@ pub fn arguments(
         }
     }
     argv.extend(args);
-    Ok(argv)
+    let sizes = environment.all.iter().map(|(name, value)| size(name, value));
+    let sizes = sizes.chain(argv.iter().map(|text| text.len().saturating_add(1)));
+    if sizes.fold(0, usize::saturating_add) > MAX_BYTES {
+        return too_long();
+    }
+    match argv.iter().any(|text| text.contains('\0')) {
+        true => error("an argument has a NUL byte".to_owned()),
+        false => Ok(argv),
+    }
+}
+
+fn too_long<T>() -> Result<T, EnvironmentError> {
+    error(format!("command, args and environment are larger than {MAX_BYTES} bytes together"))
 }
 
 /// A module's name from its image's: what stands between the last `/` and the tag.

@@ -29,7 +29,8 @@ fn environment(container: Value) -> Result<Vec<(String, String)>, String> {
     let container = pod.spec.containers.first().unwrap();
     let image = ["PATH=/bin".to_owned(), "A=image".to_owned()];
     let image = ImageConfig { env: &image, ..ImageConfig::default() };
-    variables(&pod, container, image, &node(), &sources()).map_err(|error| error.to_string())
+    let environment = variables(&pod, container, image, &node(), &sources());
+    environment.map(|environment| environment.all).map_err(|error| error.to_string())
 }
 
 fn value(env: Value) -> Result<Option<String>, String> {
@@ -148,7 +149,7 @@ fn variables_that_double_again_and_again_are_stopped() {
         env.push(json!({"name": format!("V{index}"), "value": format!("{half}{half}")}));
     }
     let error = environment(json!({"env": env})).unwrap_err();
-    assert!(error.contains("larger than 2097152 bytes"), "{error}");
+    assert!(error.contains("larger than 262144 bytes"), "{error}");
 }
 
 #[test]
@@ -165,7 +166,10 @@ fn names_and_values_that_wasi_cannot_carry_are_refused() {
 #[test]
 fn arguments_follow_the_container_and_then_the_image() {
     let list = |items: &[&str]| -> Vec<String> { items.iter().map(|item| (*item).to_owned()).collect() };
-    let env = [("A".to_owned(), "1".to_owned())];
+    let visible = vec![("A".to_owned(), "1".to_owned())];
+    let mut all = visible.clone();
+    all.push(("IMAGE".to_owned(), "2".to_owned()));
+    let env = Environment { all, visible };
     for (command, args, entrypoint, cmd, expected) in [
         (&[][..], &[][..], &[][..], &[][..], &["hello"][..]),
         (&[], &["x"], &[], &[], &["hello", "x"]),
@@ -175,6 +179,7 @@ fn arguments_follow_the_container_and_then_the_image() {
         (&[], &["x"], &["entry"], &["cmd"], &["entry", "x"]),
         (&[], &[], &[], &["prog", "arg"], &["prog", "arg"]),
         (&[], &["x"], &[], &["prog", "arg"], &["hello", "x"]),
+        (&["$(IMAGE)"], &["$(IMAGE)"], &[], &[], &["$(IMAGE)", "$(IMAGE)"]),
         (&["$(A)$$"], &["$(NO)", "$$(A)"], &[], &[], &["1$", "$(NO)", "$(A)"]),
     ] {
         let container = Container { command: list(command), args: list(args), ..Container::default() };
@@ -189,11 +194,35 @@ fn arguments_follow_the_container_and_then_the_image() {
 }
 
 #[test]
-fn arguments_have_a_limit() {
-    let env = [("A".to_owned(), "x".repeat(1024 * 1024))];
-    let args = |count: usize| Container { args: vec!["$(A)".to_owned(); count], ..Container::default() };
-    assert!(arguments(&args(1), ImageConfig::default(), "p", &env).is_ok());
-    assert!(arguments(&args(3), ImageConfig::default(), "p", &env).is_err());
+fn arguments_and_variables_have_one_limit_which_is_the_runtimes() {
+    let visible = vec![("A".to_owned(), "x".repeat(100_000))];
+    let env = Environment { all: visible.clone(), visible };
+    let left = MAX_ARGUMENTS - 100_003;
+    let of = |args: Vec<String>, cmd: &[String]| {
+        let container = Container { args, ..Container::default() };
+        arguments(&container, ImageConfig { cmd, ..ImageConfig::default() }, "p", &env)
+    };
+    let text = |length: usize| "y".repeat(length);
+    for (args, cmd, fits) in [
+        (vec!["$(A)".to_owned()], vec![], true),
+        (vec!["$(A)".to_owned(); 2], vec![], false),
+        (vec![text(left - 3)], vec![], true),
+        (vec![text(left - 2)], vec![], false),
+        (vec![], vec![text(left - 1)], true),
+        (vec![], vec![text(left)], false),
+        (vec![String::new(); left - 2], vec![], true),
+        (vec![String::new(); left - 1], vec![], false),
+        (vec![], vec!["\0".to_owned()], false),
+    ] {
+        assert_eq!(of(args, &cmd).is_ok(), fits);
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_again_counts_once() {
+    let half = "x".repeat(200_000);
+    let env = json!([{"name": "A", "value": half}, {"name": "A", "value": half}]);
+    assert_eq!(environment(json!({"env": env})).unwrap().len(), 2);
 }
 
 #[test]

@@ -69,7 +69,12 @@ pub enum StartFailure {
     /// The image's name is none.
     InvalidImageName(String),
     /// A pull failed.
-    Pull(String),
+    Pull {
+        /// `ErrImagePull` or `RegistryUnavailable` ([`PULL_FAILED`]).
+        reason: &'static str,
+        /// Why.
+        text: String,
+    },
     /// It is not here and must not be pulled.
     NeverPull,
     /// Its environment cannot be made.
@@ -80,11 +85,20 @@ pub enum StartFailure {
     Run(String),
 }
 
+/// Why a container waits whose pull failed and is to be tried again (`pkg/kubelet/images/types.go`).
+pub const PULL_FAILED: [&str; 2] = ["ErrImagePull", "RegistryUnavailable"];
+
 impl StartFailure {
+    /// A failed pull that has no reason of its own.
+    #[must_use]
+    pub fn pull(text: String) -> StartFailure {
+        StartFailure::Pull { reason: "ErrImagePull", text }
+    }
+
     fn bounded(self) -> StartFailure {
         match self {
             StartFailure::InvalidImageName(text) => StartFailure::InvalidImageName(bounded(text)),
-            StartFailure::Pull(text) => StartFailure::Pull(bounded(text)),
+            StartFailure::Pull { reason, text } => StartFailure::Pull { reason, text: bounded(text) },
             StartFailure::NeverPull => StartFailure::NeverPull,
             StartFailure::Config(text) => StartFailure::Config(bounded(text)),
             StartFailure::Create(text) => StartFailure::Create(bounded(text)),
@@ -178,12 +192,12 @@ fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, 
                 vec![events::inspect_failed(name, &message), events::failed(name, "InvalidImageName")]
             });
         }
-        StartFailure::Pull(error) => {
+        StartFailure::Pull { reason, text: error } => {
             container.pull_wait.step(now.mono, now.mono);
             container.retry_at =
                 Some(now.mono.saturating_add(SHOW_PULL_ERROR.min(container.pull_wait.delay())));
-            container.waiting = Some(Waiting::new("ErrImagePull", error.clone()));
-            return vec![events::pull_failed(name, image, &error), events::failed(name, "ErrImagePull")];
+            container.waiting = Some(Waiting::new(reason, error.clone()));
+            return vec![events::pull_failed(name, image, &error), events::failed(name, reason)];
         }
         StartFailure::NeverPull => {
             container.retry_at = Some(now.mono.saturating_add(RETRY));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::events::{self, EventText};
-use super::happening::{KILLED, SHOW_PULL_ERROR, STOPPED};
+use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
 use super::policy::restarts;
 use super::record::{Activity, Admission, ContainerRecord, PodRecord, Stop, Waiting};
 use super::status::is_final;
@@ -130,9 +130,11 @@ fn advance_container(spec: &Container, container: &mut ContainerRecord, now: Now
             container.restart_wait = Backoff::default();
             Vec::new()
         }
-        Activity::Idle if is_waiting(container, "ErrImagePull") && container.retry_at <= Some(now.mono) => {
-            let error = container.waiting.as_ref().map_or("", |waiting| &waiting.message);
-            let message = format!("Back-off pulling image \"{}\": ErrImagePull: {error}", spec.image);
+        Activity::Idle if container.retry_at <= Some(now.mono) => {
+            let failed = |waiting: &&Waiting| PULL_FAILED.contains(&waiting.reason.as_str());
+            let Some(failed) = container.waiting.as_ref().filter(failed) else { return Vec::new() };
+            let (reason, error) = (&failed.reason, &failed.message);
+            let message = format!("Back-off pulling image \"{}\": {reason}: {error}", spec.image);
             let shown = SHOW_PULL_ERROR.min(container.pull_wait.delay());
             let until = now.mono.saturating_add(container.pull_wait.delay()).saturating_sub(shown);
             container.waiting = Some(Waiting::new("ImagePullBackOff", message));
@@ -144,10 +146,6 @@ fn advance_container(spec: &Container, container: &mut ContainerRecord, now: Now
         }
         _ => Vec::new(),
     }
-}
-
-fn is_waiting(container: &ContainerRecord, reason: &str) -> bool {
-    container.waiting.as_ref().is_some_and(|waiting| waiting.reason == reason)
 }
 
 /// What is to be done now.

@@ -123,7 +123,7 @@ fn an_init_container_that_fails_for_good_fails_the_pod() {
 #[test]
 fn a_failing_pull_shows_its_error_and_then_the_waiting() {
     let mut story = Story::new(&json!({}));
-    story.fail("c", StartFailure::Pull("no such host".to_owned()));
+    story.fail("c", StartFailure::pull("no such host".to_owned()));
     assert_eq!(
         story.told(),
         ["Failed: Failed to pull image \"i:1\": no such host", "Failed: Error: ErrImagePull"]
@@ -143,12 +143,25 @@ fn a_failing_pull_shows_its_error_and_then_the_waiting() {
     story.expect(&["start c"], None);
     story.starting("c");
     assert_eq!(waiting(&mut story)["reason"], "ImagePullBackOff", "still said while it is tried again");
-    story.fail("c", StartFailure::Pull("no such host".to_owned()));
+    story.fail("c", StartFailure::pull("no such host".to_owned()));
     story.now += 3;
     story.expect(&[], Some(17));
     story.now += 17;
     story.start("c");
     assert_eq!(story.status()["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[test]
+fn a_registry_that_is_away_is_said_to_be() {
+    let mut story = Story::new(&json!({}));
+    story.fail("c", StartFailure::Pull { reason: "RegistryUnavailable", text: "503".to_owned() });
+    let waiting = |story: &mut Story| story.status()["containerStatuses"][0]["state"]["waiting"].clone();
+    assert_eq!(waiting(&mut story), json!({"reason": "RegistryUnavailable", "message": "503"}));
+    assert!(story.told().contains(&"Failed: Error: RegistryUnavailable".to_owned()));
+    story.now += 3;
+    story.expect(&[], Some(7));
+    let message = "Back-off pulling image \"i:1\": RegistryUnavailable: 503";
+    assert_eq!(waiting(&mut story), json!({"reason": "ImagePullBackOff", "message": message}));
 }
 
 #[test]
@@ -248,7 +261,7 @@ fn a_changed_image_replaces_the_container_whatever_its_policy() {
 #[test]
 fn a_changed_image_ends_the_wait_for_the_old_one() {
     let mut story = Story::new(&json!({}));
-    story.fail("c", StartFailure::Pull("not found".to_owned()));
+    story.fail("c", StartFailure::pull("not found".to_owned()));
     story.now += 3;
     story.expect(&[], Some(7));
     story.pod.spec.containers[0].image = "i:2".to_owned();
@@ -326,7 +339,7 @@ fn deletion_gives_up_what_is_being_started_and_what_waits() {
     let mut story =
         Story::new(&json!({"containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "i:1"}]}));
     story.starting("c");
-    story.fail("d", StartFailure::Pull("x".to_owned()));
+    story.fail("d", StartFailure::pull("x".to_owned()));
     story.delete(30);
     assert_eq!(story.plan().0, ["abort c"]);
     story.happening(Happening::Aborted("c".to_owned()));
@@ -466,7 +479,7 @@ fn after_a_restart_of_the_agent_history_goes_on() {
 #[test]
 fn texts_from_outside_are_cut() {
     let mut story = Story::new(&json!({}));
-    story.fail("c", StartFailure::Pull("é".repeat(5000)));
+    story.fail("c", StartFailure::pull("é".repeat(5000)));
     let message = story.status()["containerStatuses"][0]["state"]["waiting"]["message"].clone();
     assert_eq!(message.as_str().unwrap().len(), crate::pod::happening::MAX_MESSAGE);
 }

@@ -18,7 +18,7 @@ fn each_stage_has_its_log_or_its_reason() {
     let waiting = |reason: &str| Err(LogRefusal::Waiting(reason.to_owned()));
     assert_eq!(log(&mut story, "x", false), Err(LogRefusal::NoContainer));
     assert_eq!(log(&mut story, "c", false), waiting("ContainerCreating"));
-    story.fail("c", StartFailure::Pull("x".to_owned()));
+    story.fail("c", StartFailure::pull("x".to_owned()));
     assert_eq!(log(&mut story, "c", false), waiting("ErrImagePull"));
     story.now += 5;
     assert_eq!(log(&mut story, "c", false), waiting("ImagePullBackOff"));

@@ -235,7 +235,7 @@ fn a_deleted_pod_that_never_got_past_its_init_containers_leaves_the_others_waiti
     let mut story = Story::new(
         &json!({"initContainers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "i:1"}]}),
     );
-    story.fail("a", StartFailure::Pull("x".to_owned()));
+    story.fail("a", StartFailure::pull("x".to_owned()));
     story.delete(30);
     story.plan();
     let status = story.status();

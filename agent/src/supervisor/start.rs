@@ -65,7 +65,7 @@ pub async fn start(
         container: container.name.clone(),
         run,
         args,
-        env,
+        env: env.all,
         memory: memory_limit(pod, container),
     };
     let image_id = image.id.clone();
@@ -118,7 +118,7 @@ async fn ensure_image(
     };
     shared.tell(pod, events::pulling(&container.name, name));
     let begun = shared.clock.now().mono;
-    let (image, pull) = shared.workshop.pull(reference, keyring).await.map_err(StartFailure::Pull)?;
+    let (image, pull) = shared.workshop.pull(reference, keyring).await?;
     let whole = shared.clock.now().mono.saturating_sub(begun);
     shared.tell(pod, events::pulled(&container.name, name, pull.min(whole), whole, image.size));
     Ok(image)
@@ -134,7 +134,7 @@ async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, S
         let secret = shared.api.secret(namespace, &reference.name).await;
         if let Err(ApiFailure::Unavailable(error)) = &secret {
             let text = format!("couldn't get the image pull secret {namespace}/{}: {error}", reference.name);
-            return entry.state().kept.keyring.clone().ok_or(StartFailure::Pull(text));
+            return entry.state().kept.keyring.clone().ok_or(StartFailure::pull(text));
         }
         let added =
             secret.map_err(|error| error.to_string()).and_then(|secret| add_secret(&mut keyring, &secret));

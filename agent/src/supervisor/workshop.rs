@@ -59,7 +59,7 @@ pub trait Workshop: Send + Sync {
         &self,
         reference: Reference,
         keyring: Keyring,
-    ) -> BoxFuture<'_, Result<(Image, Duration), String>>;
+    ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>>;
     /// Starts a run.
     fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>>;
     /// Removes the logs of a pod that is gone.
@@ -128,7 +128,7 @@ impl Workshop for WasmWorkshop {
         &self,
         reference: Reference,
         keyring: Keyring,
-    ) -> BoxFuture<'_, Result<(Image, Duration), String>> {
+    ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>> {
         Box::pin(async move {
             let turn = self.pulling.lock_arc().await;
             let (store, registries) = (self.store.clone(), self.registries.clone());
@@ -138,10 +138,14 @@ impl Workshop for WasmWorkshop {
             let image = control::blocking(move || {
                 // The work's own: it goes on for a while when nobody waits for it any more.
                 let _turn = turn;
-                caught(|| {
-                    image::pull(&registries, &reference, &keyring, &store, &cancelled)
-                        .map_err(|error| error_chain(&error))
-                })
+                let pulled = caught(|| {
+                    let pulled = image::pull(&registries, &reference, &keyring, &store, &cancelled);
+                    Ok(pulled.map_err(|error| StartFailure::Pull {
+                        reason: error.reason(),
+                        text: error_chain(&error),
+                    }))
+                });
+                pulled.unwrap_or_else(|panic| Err(StartFailure::pull(panic)))
             })
             .await?;
             drop(abandoned);

@@ -170,13 +170,13 @@ impl Workshop for FakeWorkshop {
         };
         Box::pin(async move { found })
     }
-    fn pull(&self, _: Reference, keyring: Keyring) -> BoxFuture<'_, Result<(Image, Duration), String>> {
+    fn pull(&self, _: Reference, keyring: Keyring) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>> {
         Box::pin(async move {
             lock(&self.keyrings).push(format!("{keyring:?}"));
             *lock(&self.pulls) += 1;
             let _open = self.gate.lock().await;
             match lock(&self.pull_errors).pop_front() {
-                Some(error) => Err(error),
+                Some(error) => Err(StartFailure::pull(error)),
                 None => Ok((image(), Duration::ZERO)),
             }
         })

@@ -1,5 +1,7 @@
 //! Whether a pod that the API server shows for this node may run on it (`pkg/kubelet/lifecycle/predicate.go`).
 
+use std::collections::BTreeMap;
+
 use super::events::{of_pod, EventKind, EventText};
 use super::node::NodeFacts;
 use super::resources::{amount, requests};
@@ -115,19 +117,23 @@ fn room(pod: &Pod, node: &NodeFacts, others: &[&Pod]) -> Option<Rejection> {
         return Some(out_of("pods", 1, taken, capacity("pods")));
     }
     let wanted = requests(pod);
-    let used = |name: &str| {
-        let of = |other: &&Pod| requests(other).get(name).copied().unwrap_or(0);
-        others.iter().map(of).fold(0_i64, i64::saturating_add)
-    };
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    for (name, value) in others.iter().flat_map(|other| requests(other)) {
+        if wanted.contains_key(&name) {
+            let sum = used.entry(name).or_insert(0);
+            *sum = sum.saturating_add(value);
+        }
+    }
     let lacks = |name: &str| {
         let wanted = wanted.get(name).copied().filter(|wanted| *wanted > 0)?;
-        let used = used(name);
+        let used = used.get(name).copied().unwrap_or(0);
         (wanted > capacity(name).saturating_sub(used)).then(|| out_of(name, wanted, used, capacity(name)))
     };
     let first = ["cpu", "memory", "ephemeral-storage"];
     // An extended resource that this node does not know is somebody else's to hand out.
     let ours = |name: &&String| !is_extended(name) || node.allocatable.contains_key(*name);
-    first.into_iter().find_map(lacks).or_else(|| wanted.keys().filter(ours).find_map(|name| lacks(name)))
+    let rest = wanted.keys().filter(|name| !first.contains(&name.as_str())).filter(ours);
+    first.into_iter().find_map(lacks).or_else(|| rest.into_iter().find_map(|name| lacks(name)))
 }
 
 /// `v1helper.IsExtendedResourceName`: has a domain that is not Kubernetes' own.

@@ -29,6 +29,8 @@ const MAX_TOKENS: usize = 256;
 const MAX_REVIEWS: usize = 4;
 /// How long a TokenReview may take, waiting for its turn included.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time between two warnings that tokens cannot be reviewed.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Everybody who is somebody is in this group.
 const AUTHENTICATED: &str = "system:authenticated";
 
@@ -40,12 +42,40 @@ pub(super) struct Authenticator {
     reviewer: Arc<dyn Reviewer>,
     tokens: Mutex<Cache<Option<Arc<User>>>>,
     reviews: Semaphore,
+    failing: Mutex<Failing>,
+}
+
+/// Whether tokens can be reviewed, and when it was last said that they cannot.
+#[derive(Default)]
+struct Failing {
+    now: bool,
+    said: Option<Duration>,
+}
+
+impl Failing {
+    /// Whether another failure is worth a line: the first in a row is, unless one was just written. Anybody
+    /// can send a token, and nobody shall fill the journal with them.
+    fn is_news(&mut self, now: Duration) -> bool {
+        let first = !std::mem::replace(&mut self.now, true);
+        let quiet = self.said.is_none_or(|said| now.saturating_sub(said) >= LOG_PAUSE);
+        let news = first && quiet;
+        if news {
+            self.said = Some(now);
+        }
+        news
+    }
 }
 
 impl Authenticator {
     pub fn new(client_ca: Arc<ClientCa>, reviewer: Arc<dyn Reviewer>) -> Authenticator {
         let tokens = Mutex::new(Cache::new(MAX_TOKENS));
-        Authenticator { client_ca, reviewer, tokens, reviews: Semaphore::new(MAX_REVIEWS) }
+        Authenticator {
+            client_ca,
+            reviewer,
+            tokens,
+            reviews: Semaphore::new(MAX_REVIEWS),
+            failing: Mutex::default(),
+        }
     }
 
     /// Who asks; nothing when that is not known, for whatever reason (which goes to the agent's log only).
@@ -82,6 +112,7 @@ impl Authenticator {
         };
         match future::or(review, late).await {
             Ok(user) => {
+                lock(&self.failing).now = false;
                 let user =
                     user.filter(|user| !user.name.is_empty()).map(|user| Arc::new(authenticated(user)));
                 let time = if user.is_some() { TOKEN_TIME } else { BAD_TOKEN_TIME };
@@ -89,7 +120,9 @@ impl Authenticator {
                 user
             }
             Err(error) => {
-                log::warn!("a bearer token could not be reviewed, so its request is refused: {error}");
+                let news = lock(&self.failing).is_news(Now::read().mono);
+                let level = if news { log::Level::Warn } else { log::Level::Debug };
+                log::log!(level, "a bearer token could not be reviewed, so its request is refused: {error}");
                 None
             }
         }
@@ -144,6 +177,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+
+    #[test]
+    fn only_the_first_failure_in_a_row_is_news_and_not_more_than_once_a_minute() {
+        let mut failing = Failing::default();
+        let mut fails = |second| failing.is_news(Duration::from_secs(second));
+        assert!(fails(5));
+        assert!(!fails(6) && !fails(500), "in a row");
+        failing.now = false;
+        assert!(failing.is_news(Duration::from_secs(501)));
+        failing.now = false;
+        assert!(!failing.is_news(Duration::from_secs(560)), "just said");
+        failing.now = false;
+        assert!(failing.is_news(Duration::from_secs(561)));
+    }
 
     #[test]
     fn a_bearer_token_is_read_as_gos_server_reads_it() {

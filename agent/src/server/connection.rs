@@ -18,6 +18,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::answer::{self, Body};
 use super::authz::Refused;
+use super::strangers::Stranger;
 use super::{request, routes, Connection, Server};
 
 /// How long a TLS handshake may take: Go's net/http default for a client's side.
@@ -37,7 +38,16 @@ const MAX_BUFFER: usize = 32 * 1024;
 const MAX_TLS_BUFFER: usize = 16 * 1024;
 
 /// Serves one connection to its end.
-pub(super) async fn handle(server: Arc<Server>, connection: Connection) {
+pub(super) async fn handle(server: Arc<Server>, connection: Connection, stranger: Stranger) {
+    let left = stranger.left();
+    future::or(serve(server, connection, stranger.known.clone()), async {
+        left.await;
+        log::debug!("a client of the kubelet API that did not say who it is had to make room for another");
+    })
+    .await;
+}
+
+async fn serve(server: Arc<Server>, connection: Connection, known: Arc<AtomicBool>) {
     let acceptor = TlsAcceptor::from(server.context.tls.config());
     let handshake = acceptor.accept_with(connection, |tls| tls.set_buffer_limit(Some(MAX_TLS_BUFFER)));
     let late = async {
@@ -45,15 +55,14 @@ pub(super) async fn handle(server: Arc<Server>, connection: Connection) {
         Err(std::io::ErrorKind::TimedOut.into())
     };
     match future::or(handshake, late).await {
-        Ok(stream) => requests(server, stream).await,
+        Ok(stream) => requests(server, stream, known).await,
         Err(error) => log::debug!("a TLS handshake with a client of the kubelet API failed: {error}"),
     }
 }
 
-async fn requests(server: Arc<Server>, stream: TlsStream<Connection>) {
+async fn requests(server: Arc<Server>, stream: TlsStream<Connection>, known: Arc<AtomicBool>) {
     let (_, tls) = stream.get_ref();
     let chain: Arc<[CertificateDer<'static>]> = tls.peer_certificates().unwrap_or_default().into();
-    let known = Arc::new(AtomicBool::new(false));
     let stranger = {
         let known = known.clone();
         async move {

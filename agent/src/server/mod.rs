@@ -20,6 +20,7 @@ mod request;
 mod review;
 mod routes;
 pub mod self_signed;
+mod strangers;
 mod tls;
 mod view;
 
@@ -85,6 +86,7 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         context,
     });
     let mut tasks = FuturesUnordered::new();
+    let mut strangers = strangers::Strangers::default();
     let mut failing = false;
     pin!(connections);
     loop {
@@ -98,7 +100,7 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         match future::or(connections.next(), ended).await {
             Some(Ok(connection)) => {
                 failing = false;
-                tasks.push(control::spawn(connection::handle(server.clone(), connection)));
+                tasks.push(control::spawn(connection::handle(server.clone(), connection, strangers.admit())));
             }
             Some(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {

@@ -172,6 +172,17 @@ fn an_upload_address_elsewhere_is_sent_the_blob_without_the_authorization() {
 }
 
 #[test]
+fn a_push_that_is_refused_is_said_to_be_a_push() {
+    for status in [401, 403] {
+        let registry = StandIn::start(move |_| Answer::status(status));
+        let bench = Bench::new();
+        let reference = format!("{}/a:1", registry.authority);
+        let error = send(&reference, &file(&bench, MODULE), Format::Cncf).unwrap_err().to_string();
+        assert!(error.contains("push access denied") && !error.contains("pull"), "{error}");
+    }
+}
+
+#[test]
 fn what_no_node_runs_is_not_pushed() {
     let bench = Bench::new();
     let taking = Taking::new();

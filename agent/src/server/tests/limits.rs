@@ -49,13 +49,33 @@ fn what_is_not_tls_is_closed_and_others_are_served() {
 }
 
 #[test]
+fn strangers_cannot_shut_out_who_is_known() {
+    control::run(async {
+        let bed = Bed::start();
+        let admin = bed.admin();
+        let mut known = Client::new(bed.tunnel(Some(&admin)).await.unwrap()).await;
+        text(known.send(Method::GET, "/healthz", None).await).await;
+        let mut strangers = Vec::new();
+        for _ in 0..MAX_CONNECTIONS * 2 {
+            strangers.push(bed.stream().await);
+        }
+        assert_eq!(bed.get(&admin, "/healthz").await.0, StatusCode::OK);
+        text(known.send(Method::GET, "/healthz", None).await).await;
+        let mut byte = [0];
+        assert_eq!(strangers[0].read(&mut byte).await.unwrap(), 0, "the oldest had to leave");
+    });
+}
+
+#[test]
 fn a_full_house_waits_until_somebody_leaves() {
     control::run(async {
         let bed = Bed::start();
         let admin = bed.admin();
         let mut open = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
-            open.push(bed.tunnel(Some(&admin)).await.unwrap());
+            let mut client = Client::new(bed.tunnel(Some(&admin)).await.unwrap()).await;
+            text(client.send(Method::GET, "/healthz", None).await).await;
+            open.push(client);
         }
         let mut waiting = Box::pin(bed.get(&admin, "/healthz"));
         for _ in 0..100 {

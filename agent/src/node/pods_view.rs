@@ -1,7 +1,6 @@
 //! The pods as the kubelet API shows them.
 
-use serde_json::Value;
-
+use crate::api::Pod;
 use crate::server::{LogRefusal, LogTarget, PodsView};
 use crate::supervisor::Supervisor;
 
@@ -9,8 +8,8 @@ use crate::supervisor::Supervisor;
 pub struct NodePods(pub Supervisor);
 
 impl PodsView for NodePods {
-    fn pods(&self) -> Value {
-        self.0.pod_list()
+    fn pods(&self) -> Vec<Pod> {
+        self.0.pods()
     }
 
     fn container_log(

@@ -44,6 +44,22 @@ pub fn field_value(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, En
     })
 }
 
+/// What `kubectl apply` notes for itself: the whole manifest once more, up to 256 KiB.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Takes from a pod what only `kubectl apply` reads, unless the pod itself may be shown it.
+pub fn lighten(pod: &mut Pod) {
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let froms = containers.flat_map(|c| &c.env).filter_map(|env| env.value_from.as_ref());
+    let mut fields = froms.filter_map(|from| from.field_ref.as_ref());
+    // A volume can hold all annotations.
+    let has_files =
+        pod.spec.volumes.iter().any(|volume| matches!(volume.source.kind(), "downwardAPI" | "projected"));
+    if !has_files && !fields.any(|field| field.field_path.contains(LAST_APPLIED)) {
+        pod.metadata.annotations.remove(LAST_APPLIED);
+    }
+}
+
 /// `key="value"` lines, as the downward API writes all labels.
 fn format_map(map: &BTreeMap<String, String>) -> String {
     let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();

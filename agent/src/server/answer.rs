@@ -8,6 +8,7 @@ use http::header::{HeaderValue, ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use serde::Serialize;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -18,8 +19,11 @@ pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
     with(status, PLAIN, Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
 }
 
-pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {});
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    let Ok(json) = serde_json::to_vec(value) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "500: the answer cannot be written as JSON");
+    };
+    let body = Full::new(Bytes::from(json)).map_err(|never| match never {});
     with(StatusCode::OK, JSON, body.boxed_unsync())
 }
 

@@ -1,7 +1,6 @@
 //! The pods as the server sees them.
 
-use serde_json::Value;
-
+use crate::api::Pod;
 use crate::log::PodKey;
 pub use crate::pod::logs::LogRefusal;
 
@@ -18,8 +17,8 @@ pub struct LogTarget {
 
 /// What the server asks the rest of the agent. Called on the control thread: answers come from memory.
 pub trait PodsView: Send + Sync {
-    /// A v1 PodList of the pods bound to this node, statuses included.
-    fn pods(&self) -> Value;
+    /// The pods bound to this node, statuses included.
+    fn pods(&self) -> Vec<Pod>;
 
     /// Which log `kubectl logs` is to get: that of the run that goes on, else of the last one that
     /// ended, and with `previous` of the one that ended before.
@@ -33,21 +32,4 @@ pub trait PodsView: Send + Sync {
         container: &str,
         previous: bool,
     ) -> Result<LogTarget, LogRefusal>;
-
-    /// A v1 PodList of the pods that run now.
-    fn running_pods(&self) -> Value {
-        let mut list = self.pods();
-        if let Some(items) = list.get_mut("items").and_then(Value::as_array_mut) {
-            items.retain(|pod| pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running"));
-        }
-        list
-    }
-
-    /// Whether the pods' lifecycles still turn: the `syncloop` part of `/healthz`.
-    ///
-    /// # Errors
-    /// What is wrong, for the agent's own log.
-    fn healthy(&self) -> Result<(), String> {
-        Ok(())
-    }
 }

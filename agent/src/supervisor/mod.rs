@@ -24,7 +24,6 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use futures_lite::future::or;
-use serde_json::{json, Value};
 
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
@@ -36,6 +35,7 @@ use crate::image::Keyring;
 use crate::log::PodKey;
 use crate::pod::admission::admit;
 use crate::pod::conditions::is_owned;
+use crate::pod::downward::lighten;
 use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
 use crate::pod::lifecycle::{apply, over, Happening};
@@ -270,7 +270,8 @@ impl Supervisor {
         entry.nudge();
     }
 
-    fn applied(&self, pod: Box<Pod>) {
+    fn applied(&self, mut pod: Box<Pod>) {
+        lighten(&mut pod);
         if pod.metadata.annotations.contains_key(MIRROR) {
             // The API server's image of a static pod: the pod itself comes from elsewhere.
             return;
@@ -340,13 +341,6 @@ impl Supervisor {
                 (Admission::Rejected(rejection), vec![event])
             }
         }
-    }
-
-    /// All pods with their status as this node sees it, as a `v1 PodList`.
-    #[must_use]
-    pub fn pod_list(&self) -> Value {
-        let items: Vec<Value> = self.pods().iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect();
-        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
     }
 
     /// All pods with their status as this node sees it.

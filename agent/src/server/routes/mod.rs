@@ -28,8 +28,8 @@ pub(super) async fn answer(
         (["containerLogs", namespace, pod, container], &Method::GET) => {
             container_logs::get(server, namespace, pod, container, query).await
         }
-        (["healthz"], &Method::GET) => healthz::all(pods, query),
-        (["healthz", check], &Method::GET) => healthz::one(pods, check),
+        (["healthz"], &Method::GET) => healthz::all(query),
+        (["healthz", check], &Method::GET) => healthz::one(check),
         (["pods"], &Method::GET) => pods::get(pods),
         (["runningpods"], &Method::GET) => pods::running(pods),
         (["configz"], &Method::GET) => configz::get(&server.context.configz),

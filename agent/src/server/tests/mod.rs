@@ -114,10 +114,10 @@ impl Reviewer for Cluster {
 struct Node;
 
 impl PodsView for Node {
-    fn pods(&self) -> serde_json::Value {
-        json!({"kind": "PodList", "apiVersion": "v1", "items": [
-            {"metadata": {"name": "hello"}, "status": {"phase": "Running"}},
-            {"metadata": {"name": "done"}, "status": {"phase": "Succeeded"}}]})
+    fn pods(&self) -> Vec<crate::api::Pod> {
+        let pods = json!([{"metadata": {"name": "hello"}, "status": {"phase": "Running"}},
+            {"metadata": {"name": "done"}, "status": {"phase": "Succeeded"}}]);
+        serde_json::from_value(pods).unwrap()
     }
     fn container_log(
         &self,

@@ -8,6 +8,7 @@ use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::runtime::Exit;
 use futures_lite::future::yield_now;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;

@@ -11,6 +11,7 @@ use crate::pod::happening::{KILLED, STOPPED};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::runtime::Exit;
+use serde_json::json;
 
 #[test]
 fn a_pod_is_pulled_started_reported_and_deleted() {
@@ -290,9 +291,8 @@ fn the_pod_list_has_our_status_and_the_conditions_of_others() {
             serde_json::from_value(json!({"conditions": [{"type": "x/y", "status": "True"}]})).unwrap();
         bed.apply(pod);
         bed.running(1).await;
-        let list = bed.supervisor.pod_list();
-        assert_eq!(list["kind"], "PodList");
-        let status = &list["items"][0]["status"];
+        let list = serde_json::to_value(bed.supervisor.pods()).unwrap();
+        let status = &list[0]["status"];
         assert_eq!(status["phase"], "Running");
         let kinds: Vec<&str> =
             status["conditions"].as_array().unwrap().iter().filter_map(|c| c["type"].as_str()).collect();
@@ -368,5 +368,23 @@ fn a_container_restarts_with_what_it_last_drew_on_while_the_api_server_is_away()
         let values: Vec<String> =
             lock(&bed.workshop.runs).iter().map(|(spec, _)| spec.env.last().unwrap().1.clone()).collect();
         assert_eq!(values, ["first", "first", "second"]);
+    });
+}
+
+#[test]
+fn what_kubectl_apply_notes_for_itself_is_not_kept_unless_the_pod_is_shown_it() {
+    play(|bed| async move {
+        let key = "kubectl.kubernetes.io/last-applied-configuration";
+        let from = json!({"fieldRef": {"fieldPath": format!("metadata.annotations['{key}']")}});
+        for (uid, env, kept) in [("u", json!([]), 0), ("v", json!([{"name": "A", "valueFrom": from}]), 1)] {
+            let mut pod = samples::pod(&json!({"containers": [{"name": "c", "image": "i:1", "env": env}]}));
+            uid.clone_into(&mut pod.metadata.uid);
+            pod.metadata.annotations.insert(key.to_owned(), "{}".to_owned());
+            bed.apply(pod.clone());
+            bed.apply(pod);
+            let pods = bed.supervisor.pods();
+            let shown = pods.iter().find(|pod| pod.metadata.uid == uid).unwrap();
+            assert_eq!(shown.metadata.annotations.len(), kept, "{uid}");
+        }
     });
 }

@@ -1,6 +1,7 @@
 //! An API server, a workshop and a clock that do as they are told, with a supervisor between them.
 
 use super::super::*;
+use super::validation::refusal;
 use crate::api::{ConfigMap, ObjectReference, Secret};
 use crate::durable::clock::Now;
 use crate::image::{Found, Image, Reference};
@@ -25,6 +26,10 @@ pub struct FakeApi {
     pub answers: Mutex<VecDeque<ApiFailure>>,
     pub patches: Mutex<Vec<Value>>,
     pub statuses: Mutex<Vec<PodStatus>>,
+    /// What is shown of each pod, by UID.
+    pub shown: Mutex<BTreeMap<String, PodStatus>>,
+    /// Why statuses were refused: none may be that no story asked for.
+    pub refused: Mutex<Vec<String>>,
     pub deletes: Mutex<Vec<String>>,
     pub events: Mutex<Vec<String>>,
     pub config_maps: Mutex<BTreeMap<String, ConfigMap>>,
@@ -58,17 +63,22 @@ impl FakeApi {
 impl Api for FakeApi {
     fn patch_status<'a>(
         &'a self,
-        _: &'a Pod,
+        pod: &'a Pod,
         status: &'a PodStatus,
         patch: Value,
     ) -> BoxFuture<'a, Result<(), ApiFailure>> {
         Box::pin(async move {
             lock(&self.patches).push(patch);
-            let answer = self.answer();
-            if answer.is_ok() {
-                lock(&self.statuses).push(status.clone());
+            self.answer()?;
+            let mut shown = lock(&self.shown);
+            let old = shown.entry(pod.metadata.uid.clone()).or_insert_with(|| pod.status.clone());
+            if let Some(why) = refusal(pod, old, status) {
+                lock(&self.refused).push(why.clone());
+                return Err(ApiFailure::Invalid(why));
             }
-            answer
+            old.clone_from(status);
+            lock(&self.statuses).push(status.clone());
+            Ok(())
         })
     }
     fn delete<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), ApiFailure>> {
@@ -321,8 +331,9 @@ pub fn play<F: Future<Output = ()>>(story: impl FnOnce(Bed) -> F) {
     let _one = lock(&ONE);
     control::run(async {
         let bed = Bed::new();
-        let supervisor = bed.supervisor.clone();
+        let (supervisor, api) = (bed.supervisor.clone(), bed.api.clone());
         story(bed).await;
+        assert!(lock(&api.refused).is_empty(), "422: {:?}", lock(&api.refused));
         supervisor.shutdown(Duration::ZERO).await;
     });
 }

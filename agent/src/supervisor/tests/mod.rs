@@ -3,6 +3,7 @@
 mod bed;
 mod images;
 mod reports;
+mod validation;
 
 use self::bed::{deleted, gone, play, Bed};
 use super::*;
@@ -11,7 +12,7 @@ use crate::pod::happening::{KILLED, STOPPED};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::runtime::Exit;
-use serde_json::json;
+use serde_json::{json, Value};
 
 #[test]
 fn a_pod_is_pulled_started_reported_and_deleted() {

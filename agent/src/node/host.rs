@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
 use crate::config::read_bounded;
 
 /// Bytes of a file under `/proc`, `/sys` or `/etc` that are read.
@@ -99,6 +101,15 @@ pub fn address_towards(target: SocketAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(target)?;
     Ok(socket.local_addr()?.ip())
+}
+
+/// Lets this process open as many files as its hard limit says: each running container holds its log, and
+/// the soft limit (1024 under systemd) is for programs that still use select(2).
+pub fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn!("raising the limit of open files from {:?}: {error}", limit.current);
+    }
 }
 
 /// The host's architecture as Go and so Kubernetes call it.

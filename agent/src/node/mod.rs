@@ -77,6 +77,7 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
     let mut signals =
         Signals::take().map_err(|source| NodeError::System { what: "taking over signals", source })?;
     log::info!("copepod {VERSION}, node {}", config.node_name);
+    host::allow_open_files();
     let stopped = async {
         signals.next().await;
         log::info!("told to end");

@@ -28,6 +28,8 @@ pub struct FakeApi {
     pub statuses: Mutex<Vec<PodStatus>>,
     /// What is shown of each pod, by UID.
     pub shown: Mutex<BTreeMap<String, PodStatus>>,
+    /// Who is shown each status that is taken, under a new resourceVersion.
+    pub echo: Mutex<Option<Supervisor>>,
     /// Why statuses were refused: none may be that no story asked for.
     pub refused: Mutex<Vec<String>>,
     pub deletes: Mutex<Vec<String>>,
@@ -78,6 +80,13 @@ impl Api for FakeApi {
             }
             old.clone_from(status);
             lock(&self.statuses).push(status.clone());
+            if let Some(supervisor) = &*lock(&self.echo) {
+                let mut pod = pod.clone();
+                let version: u64 = pod.metadata.resource_version.parse().unwrap_or(0);
+                pod.metadata.resource_version = (version + 1).to_string();
+                pod.status = status.clone();
+                supervisor.handle(PodEvent::Applied(Box::new(pod)));
+            }
             Ok(())
         })
     }
@@ -333,6 +342,7 @@ pub fn play<F: Future<Output = ()>>(story: impl FnOnce(Bed) -> F) {
         let bed = Bed::new();
         let (supervisor, api) = (bed.supervisor.clone(), bed.api.clone());
         story(bed).await;
+        *lock(&api.echo) = None;
         assert!(lock(&api.refused).is_empty(), "422: {:?}", lock(&api.refused));
         supervisor.shutdown(Duration::ZERO).await;
     });

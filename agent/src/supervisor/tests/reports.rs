@@ -167,3 +167,23 @@ fn a_condition_that_somebody_else_changed_is_set_right_after_a_while() {
         assert_eq!(patch["status"].as_object().unwrap().len(), 1, "{patch}");
     });
 }
+
+#[test]
+fn what_the_api_server_echoes_is_no_news() {
+    play(|bed| async move {
+        *lock(&bed.api.echo) = Some(bed.supervisor.clone());
+        bed.apply(samples::pod(&json!({"restartPolicy": "OnFailure"})));
+        bed.running(1).await.end(Exit::Code(1));
+        bed.running(2).await.end(Exit::Code(0));
+        bed.until("the end", |bed| bed.phase() == "Succeeded").await;
+        bed.rest().await;
+        let patches = lock(&bed.api.patches).len();
+        let version = |bed: &Bed| bed.supervisor.pods()[0].metadata.resource_version.clone();
+        assert_eq!(version(&bed), patches.to_string(), "each was taken and echoed");
+        bed.clock.advance(1000);
+        bed.rest().await;
+        assert_eq!((lock(&bed.api.patches).len(), version(&bed)), (patches, patches.to_string()));
+        let statuses = lock(&bed.api.statuses);
+        assert!(statuses.windows(2).all(|pair| pair[0] != pair[1]), "none is told twice");
+    });
+}

@@ -35,6 +35,11 @@ const MAX_MESSAGE: usize = 1024;
 const MAX_STATUS: usize = 64 * 1024;
 
 const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// `PartialObjectMetadata`, as protobuf where it can be had.
+const PROTOBUF_METADATA: &str =
+    "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, \
+                                 application/vnd.kubernetes.protobuf";
 
 /// How a patch is to be understood.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +134,7 @@ impl Call {
     /// With an answer as short as the API server has one; nobody parses it.
     #[must_use]
     pub fn brief(mut self) -> Call {
-        self.accept = "application/vnd.kubernetes.protobuf";
+        self.accept = PROTOBUF;
         self
     }
 
@@ -140,10 +145,12 @@ impl Call {
         self
     }
 
-    /// A heartbeat: brief and hasty.
+    /// Answered with the object's metadata alone: for what changes a large object, as a node is. (A lease is
+    /// smaller than what this adds: measured, 785 bytes a renewal in place of 603.)
     #[must_use]
-    pub fn heartbeat(self) -> Call {
-        self.brief().hasty()
+    pub fn metadata_only(mut self) -> Call {
+        self.accept = PROTOBUF_METADATA;
+        self
     }
 
     /// With another limit for the answer's size.

@@ -103,5 +103,5 @@ pub async fn read(client: &Client, node: &str) -> Result<Registered, ApiError> {
 /// [`ApiError`]
 pub async fn patch_status(client: &Client, node: &str, patch: &Value) -> Result<(), ApiError> {
     let path = format!("{}/{node}/status", Node::collection(None));
-    client.send(Call::patch(path, Patch::Strategic, patch).heartbeat()).await.map(drop)
+    client.send(Call::patch(path, Patch::Strategic, patch).metadata_only().hasty()).await.map(drop)
 }

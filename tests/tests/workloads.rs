@@ -160,6 +160,33 @@ fn a_pod_that_wants_the_hosts_processes_is_refused() {
 }
 
 #[test]
+fn a_label_given_by_the_operator_counts_at_once() {
+    let cluster = cluster();
+    cluster.bed.kubectl(&["label", "node", &cluster.agent.node, "room=cellar"]).expect();
+    let mut spec = pod_spec("Always", &cluster.image(Guest::Hello), &[]);
+    spec["nodeSelector"] = json!({"room": "cellar"});
+    cluster.bed.apply_value(&pod("in-the-cellar", spec));
+    cluster.bed.wait_for_columns("default", "in-the-cellar", SHOWN, |columns| columns.status == "Running");
+}
+
+#[test]
+fn a_status_that_somebody_else_wrote_is_set_right() {
+    let cluster = cluster();
+    cluster.run("slandered", "Always", Guest::Hello, &[]);
+    cluster.bed.wait_for_columns("default", "slandered", SHOWN, |columns| columns.ready == "1/1");
+    // What the node controller does to the pods of a node that it takes for lost.
+    let patch = r#"{"status":{"conditions":[{"type":"Ready","status":"False"}]}}"#;
+    cluster.bed.kubectl(&["patch", "pod", "slandered", "--subresource=status", "-p", patch]).expect();
+    let ready = || {
+        let status = cluster.bed.get(&["pod", "slandered"])["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    assert!(!ready(), "the patch was taken");
+    cluster.bed.wait_for("the pod to be Ready again", SHOWN, || ready().then_some(()));
+}
+
+#[test]
 fn a_pod_that_says_it_is_for_linux_is_refused() {
     let cluster = cluster();
     let mut spec = pod_spec("Always", &cluster.image(Guest::Hello), &[]);

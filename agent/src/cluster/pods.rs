@@ -1,7 +1,5 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
-use std::time::{Duration, Instant};
-
 use futures_util::future::BoxFuture;
 use http::Method;
 use serde_json::{json, Value};
@@ -12,24 +10,21 @@ use super::events::Recorder;
 use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
 use crate::api::{ConfigMap, Object, ObjectReference, Pod, PodStatus, Secret};
+use crate::pod::admission::admit;
 use crate::pod::events::EventText;
 use crate::pod::node::NodeFacts;
 use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
 
-/// What was read of the Node this long ago is new enough: pods come in bursts.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// Tells the supervisor of every pod bound to this node, for ever.
 ///
-/// Before a pod that is new, the supervisor hears of the labels and taints that the Node has by now: the
-/// scheduler went by those. They are asked for then, not watched: a watch would say each status of our own
-/// back to us.
-pub async fn follow(client: Client, facts: NodeFacts, supervisor: Supervisor) {
+/// Before a pod that this node would refuse, the Node is read: the scheduler went by the labels and taints
+/// that it has by now. (A kubelet does the same before it rejects a pod.) They are not watched: a watch would
+/// say each status of our own back to us.
+pub async fn follow(client: Client, mut facts: NodeFacts, supervisor: Supervisor) {
     // A node may list and watch pods with this selector only (Node authorizer, since 1.32).
     let selector = format!("fieldSelector=spec.nodeName%3D{}", facts.name);
     let mut watcher: Watcher<Pod> = Watcher::new(client.clone(), Pod::collection(None), selector);
     let mut outage = Outage::default();
-    let mut refreshed: Option<Instant> = None;
     loop {
         let event = match watcher.next().await {
             Ok(Change::All(pods)) => PodEvent::Set(pods),
@@ -43,11 +38,11 @@ pub async fn follow(client: Client, facts: NodeFacts, supervisor: Supervisor) {
             }
         };
         outage.over("following the pods of this node");
-        if brings_new_pod(&event) && refreshed.is_none_or(|at| at.elapsed() > FRESH) {
-            refreshed = Some(Instant::now());
+        if brings_misfit(&event, &facts) {
             match registration::read(&client, &facts.name).await {
                 Ok(Registered { labels, taints, .. }) => {
-                    supervisor.set_node(NodeFacts { labels, taints, ..facts.clone() });
+                    facts = NodeFacts { labels, taints, ..facts };
+                    supervisor.set_node(facts.clone());
                 }
                 Err(error) => {
                     log::warn!("reading this node's labels and taints: {error}; the last known hold")
@@ -58,12 +53,16 @@ pub async fn follow(client: Client, facts: NodeFacts, supervisor: Supervisor) {
     }
 }
 
-/// Whether there is a pod that this node has not accepted yet.
-fn brings_new_pod(event: &PodEvent) -> bool {
-    let new = |pod: &Pod| pod.status.start_time.is_none() && pod.metadata.deletion_timestamp.is_none();
+/// Whether there is a pod that this node has not accepted yet, and would not.
+fn brings_misfit(event: &PodEvent, facts: &NodeFacts) -> bool {
+    let misfit = |pod: &Pod| {
+        pod.status.start_time.is_none()
+            && pod.metadata.deletion_timestamp.is_none()
+            && admit(pod, facts, &[]).is_err()
+    };
     match event {
-        PodEvent::Set(pods) => pods.iter().any(new),
-        PodEvent::Applied(pod) => new(pod),
+        PodEvent::Set(pods) => pods.iter().any(misfit),
+        PodEvent::Applied(pod) => misfit(pod),
         PodEvent::Deleted { .. } => false,
     }
 }

@@ -26,9 +26,11 @@ const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 const BINARY_BUDGET: u64 = 6 * 1024 * 1024;
 /// KiB resident, registered, no pods.
 const IDLE_BUDGET: u64 = 5 * 1024;
-/// KiB of each further sleeping pod of the same module. Shown beside the figure, and not held against it: the
-/// pods here are awake, they print each second.
+/// KiB of each further sleeping pod of the same module. Shown beside the figure; the
+/// pods here are awake, and have a limit of their own.
 const POD_BUDGET: u64 = 64;
+/// KiB of each further pod that prints each second: 131 when first measured. It may only become less.
+const AWAKE_POD_LIMIT: u64 = 150;
 /// Threads beyond the cores.
 const THREADS_BUDGET: u64 = 4;
 /// Bytes to and from the API server in an idle hour.
@@ -124,6 +126,7 @@ impl Report {
         [
             ("binary, bytes", self.binary, BINARY_BUDGET),
             ("resident when idle, KiB", self.idle.resident, IDLE_BUDGET),
+            ("each further pod that prints, KiB", self.per_pod(), AWAKE_POD_LIMIT),
             ("threads", self.threads(), cores() + THREADS_BUDGET),
             ("API traffic in an idle hour, bytes", traffic, TRAFFIC_BUDGET),
             ("written to disk when idle, bytes", self.idle_writes, 0),

@@ -12,6 +12,24 @@ use crate::{guests::Guest, kubectl::Outcome, registry::Registry, tools::tool, Ag
 /// The secret of the default namespace that holds the password of the registry.
 pub const PULL_SECRET: &str = "registry";
 
+/// The tutorial's Pod, for the demo and for the test that types the tutorial.
+pub const TUTORIAL_POD: &str = r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: hello
+spec:
+  imagePullSecrets:
+    - name: registry
+  containers:
+    - name: hello
+      image: registry.test:5000/test/hello:v1
+  tolerations:
+    - key: krustlet/arch
+      operator: Equal
+      value: wasm32-wasi
+      effect: NoExecute
+"#;
+
 /// A bed, its registries, and an agent that has joined and whose serving certificate is approved.
 #[derive(Debug)]
 pub struct Cluster {

@@ -5,28 +5,12 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use tests::{
     agent::{self, JOIN},
     bed::NODE,
+    cluster::TUTORIAL_POD,
     Agent, Bed,
 };
 
 /// How long a step may take on a busy machine.
 const STEP: Duration = Duration::from_secs(60);
-
-const POD: &str = r#"apiVersion: v1
-kind: Pod
-metadata:
-  name: hello
-spec:
-  imagePullSecrets:
-    - name: registry
-  containers:
-    - name: hello
-      image: registry.test:5000/test/hello:v1
-  tolerations:
-    - key: krustlet/arch
-      operator: Equal
-      value: wasm32-wasi
-      effect: NoExecute
-"#;
 
 #[test]
 fn every_line_of_the_tutorial_works() {
@@ -48,9 +32,10 @@ fn every_line_of_the_tutorial_works() {
     .expect();
     bed.pull_secret("registry", &registry, &registry.password);
 
-    runs(&bed, "hello", POD);
-    let cdylib =
-        POD.replace("name: hello\n", "name: hello-cdylib\n").replace("test/hello:v1", "test/hello-cdylib:v1");
+    runs(&bed, "hello", TUTORIAL_POD);
+    let cdylib = TUTORIAL_POD
+        .replace("name: hello\n", "name: hello-cdylib\n")
+        .replace("test/hello:v1", "test/hello-cdylib:v1");
     runs(&bed, "hello-cdylib", &cdylib);
 
     let status = agent.stop();

@@ -27,6 +27,7 @@ use tests::{
         control_plane::{kubeconfig, PORT},
         CONTROL_PLANE, REGISTRY,
     },
+    cluster::TUTORIAL_POD,
     guests::Guest,
     tools, Cluster,
 };
@@ -116,7 +117,7 @@ fn instructions(cluster: &Cluster, api: u16, registry: u16) -> String {
     outside.host = format!("localhost:{registry}");
     std::fs::write(docker.join("config.json"), outside.docker_config())
         .expect("the bed's folder is writable");
-    let pod = bed.write("pod.yaml", POD);
+    let pod = bed.write("pod.yaml", TUTORIAL_POD);
     format!(
         "
 A cluster is up, and a Copepod node has joined it. In another shell:
@@ -150,20 +151,3 @@ Ctrl-C here ends all of it.
         logs = bed.folder().join("logs").display(),
     )
 }
-
-const POD: &str = "apiVersion: v1
-kind: Pod
-metadata:
-  name: hello
-spec:
-  imagePullSecrets:
-    - name: registry
-  containers:
-    - name: hello
-      image: registry.test:5000/test/hello:v1
-  tolerations:
-    - key: krustlet/arch
-      operator: Equal
-      value: wasm32-wasi
-      effect: NoExecute
-";

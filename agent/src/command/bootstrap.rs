@@ -39,6 +39,7 @@ pub const COMMAND: CommandLine = CommandLine {
             takes: Takes::Value("FILE"),
             default: None,
             help: "The administrator's kubeconfig [default: KUBECONFIG, else ~/.kube/config].",
+            board: false,
         },
         Setting {
             name: "server",
@@ -47,6 +48,7 @@ pub const COMMAND: CommandLine = CommandLine {
             default: None,
             help: "Address of the API server as the new node reaches it, in place of the one in the \
                    kubeconfig (kind's and k3s' own say 127.0.0.1).",
+            board: false,
         },
         Setting {
             name: "ttl",
@@ -54,6 +56,7 @@ pub const COMMAND: CommandLine = CommandLine {
             takes: Takes::Value("DURATION"),
             default: Some("1h"),
             help: "How long the token can be used to join: 30m, 1h, 2h30m.",
+            board: false,
         },
         Setting {
             name: "output",
@@ -61,6 +64,7 @@ pub const COMMAND: CommandLine = CommandLine {
             takes: Takes::Value("FILE"),
             default: None,
             help: "Write the file here, readable by its owner alone, in place of printing it.",
+            board: false,
         },
         LOG_LEVEL,
     ],

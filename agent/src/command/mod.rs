@@ -8,8 +8,10 @@ pub mod run;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::board::DEVICE_TREE;
 use crate::config::setting::CommandLine;
 use crate::config::{help, Parsed, UsageError, Values, VERSION};
 
@@ -89,7 +91,8 @@ fn complain(text: &str) {
 }
 
 fn start(command: &Command, arguments: Vec<OsString>) -> Result<(), Failure> {
-    match Values::collect(command.line, arguments, |name| std::env::var_os(name))? {
+    let variable = |name: &str| std::env::var_os(name);
+    match Values::collect(command.line, arguments, variable, Path::new(DEVICE_TREE))? {
         Parsed::Help => say(&help::text(command.line))?,
         Parsed::Version => say(&format!("copepod {VERSION}\n"))?,
         Parsed::Run(values) => {

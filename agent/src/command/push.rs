@@ -28,6 +28,7 @@ pub const COMMAND: CommandLine = CommandLine {
             default: Some("wasm-to-oci"),
             help: "Layout in the registry: wasm-to-oci (what Krustlet runs), or cncf (the CNCF's Wasm \
                    artifact).",
+            board: false,
         },
         INSECURE_REGISTRIES,
         REGISTRY_CERTS_DIR,
@@ -37,6 +38,7 @@ pub const COMMAND: CommandLine = CommandLine {
             takes: Takes::Switch,
             default: None,
             help: "No progress bar.",
+            board: false,
         },
         LOG_LEVEL,
     ],

@@ -189,8 +189,10 @@ async fn supervise(
     let failed = |what: &str, error: io::Error| Failure::Failed(format!("{what}: {error}"));
     let mut signals = Signals::take().map_err(|error| failed("taking over signals", error))?;
     let store = Store::open(&folder.join("images")).map_err(|error| failed("images", error))?;
-    let runtime = Runtime::start(runtime::Config { threads: 0, default_memory: DEFAULT_MEMORY })
-        .map_err(|error| failed("starting the interpreter threads", error))?;
+    // One pod, on a machine that somebody sits at: no ceiling but each container's own.
+    let config = runtime::Config { threads: 0, default_memory: DEFAULT_MEMORY, guest_memory: u64::MAX };
+    let runtime =
+        Runtime::start(config).map_err(|error| failed("starting the interpreter threads", error))?;
     let node = standalone_facts(&Host::read(folder));
     let pod = defaulted(given.pod, &node.name, Now::read());
     let uid = pod.metadata.uid.clone();

@@ -1,7 +1,7 @@
 //! The settings of the agent itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
@@ -12,6 +12,11 @@ use crate::image::Registries;
 const MAX_PODS: u32 = 10_000;
 /// Most interpreter threads.
 const MAX_THREADS: usize = 256;
+/// Most memory that a setting can name, in MiB: 1 TiB, far from where the arithmetic would end.
+const MAX_MEMORY: u64 = 1024 * 1024;
+/// Folders and devices of the host in a list: each is some lines of the service's drop-in.
+const MAX_HOST_PATHS: usize = 64;
+const MIB: u64 = 1024 * 1024;
 /// Characters of a node's name: it is also the value of the label `kubernetes.io/hostname`.
 const MAX_NODE_NAME: usize = 63;
 
@@ -25,6 +30,7 @@ pub const COMMAND: CommandLine = CommandLine {
             \n\
             Commands:\n  \
             copepod            join a cluster and run its pods\n  \
+            copepod board      show what this machine is set to by its board file\n  \
             copepod bootstrap  make the bootstrap file that a new node joins with\n  \
             copepod push       push a module to a registry\n  \
             copepod run        run a module or a Pod manifest here, without a cluster\n\
@@ -41,7 +47,16 @@ const fn value(
     default: Option<&'static str>,
     help: &'static str,
 ) -> Setting {
-    Setting { name, aliases, takes: Takes::Value(shown), default, help }
+    Setting { name, aliases, takes: Takes::Value(shown), default, help, board: false }
+}
+
+const fn number(
+    name: &'static str,
+    shown: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { name, aliases: &[], takes: Takes::Number(shown), default, help, board: false }
 }
 
 const fn list(
@@ -50,7 +65,7 @@ const fn list(
     default: Option<&'static str>,
     help: &'static str,
 ) -> Setting {
-    Setting { name, aliases: &[], takes: Takes::List(shown), default, help }
+    Setting { name, aliases: &[], takes: Takes::List(shown), default, help, board: false }
 }
 
 /// `--insecure-registries`, which several commands have.
@@ -88,7 +103,8 @@ const SETTINGS: &[Setting] = &[
         "Kubeconfig of this node. Written once the node has joined; a file that is there is used as it is \
          [default: DATA-DIR/kubeconfig].",
     ),
-    value("data-dir", &[], "DIR", Some("/var/lib/copepod"), "Where keys, images and logs are kept."),
+    value("data-dir", &[], "DIR", Some("/var/lib/copepod"), "Where keys, images and logs are kept.")
+        .of_the_board(),
     value(
         "node-name",
         &["hostname-override"],
@@ -111,7 +127,7 @@ const SETTINGS: &[Setting] = &[
         None,
         "Address that the kubelet API listens on [default: every address of --node-ip's family].",
     ),
-    value("port", &[], "PORT", Some("10250"), "Port of the kubelet API."),
+    number("port", "PORT", Some("10250"), "Port of the kubelet API."),
     list(
         "node-labels",
         "KEY=VALUE",
@@ -124,7 +140,7 @@ const SETTINGS: &[Setting] = &[
         Some("krustlet/arch=wasm32-wasi:NoExecute"),
         "Taints that the node is registered with. An empty value registers it with none.",
     ),
-    value("max-pods", &[], "N", Some("110"), "Pods that the node takes at most."),
+    number("max-pods", "N", Some("110"), "Pods that the node takes at most."),
     value(
         "client-ca-file",
         &[],
@@ -136,8 +152,52 @@ const SETTINGS: &[Setting] = &[
     ),
     INSECURE_REGISTRIES,
     REGISTRY_CERTS_DIR,
-    value("interpreter-threads", &[], "N", Some("0"), "Threads that run guests; 0 means one a core."),
-    value("default-memory", &[], "MIB", Some("128"), "Memory limit, in MiB, of a container that names none."),
+    number("interpreter-threads", "N", Some("0"), "Threads that run guests; 0 means one a core.")
+        .of_the_board(),
+    number(
+        "memory-reserved",
+        "MIB",
+        Some("0"),
+        "Memory, in MiB, that is kept for the system and the agent: pods are given the machine's without it \
+         (the node's allocatable memory).",
+    )
+    .of_the_board(),
+    number(
+        "guest-memory",
+        "MIB",
+        None,
+        "Memory, in MiB, that all guests may have together: what would pass it is refused to the guest that \
+         asks [default: the machine's without --memory-reserved].",
+    )
+    .of_the_board(),
+    number("default-memory", "MIB", Some("128"), "Memory limit, in MiB, of a container that names none.")
+        .of_the_board(),
+    value(
+        "watchdog-device",
+        &[],
+        "PATH",
+        None,
+        "Hardware watchdog that the agent feeds, so that a board that hangs is started anew; none means that \
+         it feeds none [default: none].",
+    )
+    .of_the_board(),
+    list(
+        "host-paths",
+        "PATH",
+        None,
+        "Folders and devices of this machine that pods may be given by hostPath volumes. This version runs no \
+         pod that has such a volume: the list is only what copepod board --systemd opens for the service.",
+    )
+    .of_the_board(),
+    value(
+        "board",
+        &[],
+        "NAME|FILE",
+        None,
+        "Board file: settings that come with the machine (copepod board shows them). NAME is one of copepod \
+         board --list; a FILE has a / in it or ends in .toml; none means no board file [default: the one that \
+         is for this machine, by /proc/device-tree/compatible].",
+    ),
     LOG_LEVEL,
     value("config", &[], "FILE", None, "Configuration file (YAML)."),
 ];
@@ -173,15 +233,27 @@ pub struct AgentConfig {
     pub registry_certs_dir: PathBuf,
     /// `--interpreter-threads`
     pub interpreter_threads: usize,
+    /// `--memory-reserved`, in bytes; less than the machine has
+    pub memory_reserved: u64,
+    /// `--guest-memory`, in bytes
+    pub guest_memory: u64,
     /// `--default-memory`, in bytes
     pub default_memory: u64,
+    /// `--watchdog-device`
+    pub watchdog_device: Option<PathBuf>,
+    /// `--host-paths`: absolute, without `..`
+    pub host_paths: Vec<PathBuf>,
 }
 
 impl AgentConfig {
     /// The settings of the interpreter.
     #[must_use]
     pub fn runtime(&self) -> crate::runtime::Config {
-        crate::runtime::Config { threads: self.interpreter_threads, default_memory: self.default_memory }
+        crate::runtime::Config {
+            threads: self.interpreter_threads,
+            default_memory: self.default_memory,
+            guest_memory: self.guest_memory,
+        }
     }
 
     /// How registries are spoken to.
@@ -190,11 +262,12 @@ impl AgentConfig {
         Registries { insecure: self.insecure_registries.clone(), certs_dir: self.registry_certs_dir.clone() }
     }
 
-    /// Checks every value. `host_name` is what the kernel calls this machine.
+    /// Checks every value. `host_name` is what the kernel calls this machine, `memory` what it has, in
+    /// bytes; 0 where that is not known.
     ///
     /// # Errors
-    /// [`UsageError`], one line that names the flag, variable or key.
-    pub fn from_values(values: &Values, host_name: &str) -> Result<AgentConfig, UsageError> {
+    /// [`UsageError`], one line that names the flag, variable, key or field.
+    pub fn from_values(values: &Values, host_name: &str, memory: u64) -> Result<AgentConfig, UsageError> {
         // Absolute: files of ours name each other, and are read relative to where they stand.
         let absolute = |text: &str| std::path::absolute(text).map_err(|error| error.to_string());
         let path = |name: &str| values.parse(name, absolute);
@@ -214,6 +287,12 @@ impl AgentConfig {
                     problem: format!("{key}:{effect} stands there twice"),
                 });
             }
+        }
+        let (memory_reserved, guest_memory) = share_memory(values, memory)?;
+        let host_paths = values.parse_list("host-paths", parse_host_path)?;
+        if host_paths.len() > MAX_HOST_PATHS {
+            let problem = format!("more than {MAX_HOST_PATHS} paths");
+            return Err(UsageError::Value { origin: "--host-paths".into(), problem });
         }
         let node_ip = values.parse("node-ip", parse_node_ip)?;
         let any = match node_ip {
@@ -238,13 +317,39 @@ impl AgentConfig {
             interpreter_threads: values
                 .parse("interpreter-threads", |text| parse_number(text, 0, MAX_THREADS))?
                 .unwrap_or(0),
+            memory_reserved,
+            guest_memory,
             default_memory: values
                 .parse("default-memory", |text| parse_number(text, 1, 4096u64))?
                 .unwrap_or(128)
-                .saturating_mul(1024 * 1024),
+                .saturating_mul(MIB),
+            watchdog_device: values
+                .parse("watchdog-device", |text| match text {
+                    "" | "none" => Ok(None),
+                    path => parse_host_path(path).map(Some),
+                })?
+                .flatten(),
+            host_paths,
             data_dir,
         })
     }
+}
+
+/// What is reserved of the machine's `memory`, and the ceiling of all guests together, in bytes.
+fn share_memory(values: &Values, memory: u64) -> Result<(u64, u64), UsageError> {
+    let read = |name: &str, least| {
+        let number = values.parse(name, |text| parse_number(text, least, MAX_MEMORY))?;
+        let bytes = number.map(|number| number.saturating_mul(MIB));
+        // 0 is what is not known.
+        if bytes.is_some_and(|bytes| memory != 0 && bytes >= memory) {
+            let has = memory / MIB;
+            return Err(values.refuse(name, &format!("this machine has {has} MiB of memory: name fewer MiB")));
+        }
+        Ok(bytes)
+    };
+    let reserved = read("memory-reserved", 0)?.unwrap_or(0);
+    let rest = if memory == 0 { u64::MAX } else { memory.saturating_sub(reserved) };
+    Ok((reserved, read("guest-memory", 1)?.unwrap_or(rest)))
 }
 
 fn parse_number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
@@ -276,6 +381,17 @@ fn parse_node_name(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
+/// A path as it stands on the host, that means the same to systemd and to a later check of a volume.
+fn parse_host_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let named = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    if !path.is_absolute() || !named || path.parent().is_none() || text.contains(char::is_control) {
+        return Err("not an absolute path below /, without .. and control characters".into());
+    }
+    // Without a slash at the end, and none twice.
+    Ok(path.components().collect())
+}
+
 fn parse_node_ip(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr = text.parse().map_err(|_| "not an IP address".to_owned())?;
     if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
@@ -291,14 +407,15 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
     use std::ffi::OsString;
+    use std::path::Path;
 
     fn load(arguments: &[&str], variables: &[(&str, &str)]) -> Result<AgentConfig, UsageError> {
         let variables: HashMap<String, OsString> =
             variables.iter().map(|(name, text)| ((*name).to_owned(), OsString::from(*text))).collect();
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         let lookup = |name: &str| variables.get(name).cloned();
-        match Values::collect(&COMMAND, arguments, lookup)? {
-            Parsed::Run(values) => AgentConfig::from_values(&values, "Gateway-7"),
+        match Values::collect(&COMMAND, arguments, lookup, Path::new("/nowhere"))? {
+            Parsed::Run(values) => AgentConfig::from_values(&values, "Gateway-7", 512 * MIB),
             other => panic!("{other:?}"),
         }
     }
@@ -311,6 +428,33 @@ mod tests {
         assert_eq!(config.kubeconfig, PathBuf::from("/var/lib/copepod/kubeconfig"));
         assert_eq!(config.taints, [("krustlet/arch".into(), "wasm32-wasi".into(), "NoExecute".into())]);
         assert_eq!(config.max_pods, 110);
+        assert_eq!((config.memory_reserved, config.guest_memory), (0, 512 * MIB));
+        assert_eq!((config.watchdog_device, config.host_paths), (None, vec![]));
+    }
+
+    #[test]
+    fn memory_is_shared_between_the_system_and_the_guests() {
+        for (arguments, reserved, guests) in [
+            (vec!["--memory-reserved=112"], 112, 400),
+            (vec!["--memory-reserved=112", "--guest-memory=300"], 112, 300),
+            (vec!["--guest-memory", "511"], 0, 511),
+        ] {
+            let config = load(&arguments, &[]).unwrap();
+            let expected = (reserved * MIB, guests * MIB);
+            assert_eq!((config.memory_reserved, config.guest_memory), expected, "{arguments:?}");
+            assert_eq!(config.runtime().guest_memory, guests * MIB);
+        }
+    }
+
+    #[test]
+    fn host_paths_stand_as_systemd_reads_them() {
+        let config = load(&["--host-paths", "/dev//gpiochip0,/srv/data/", "--watchdog-device=none"], &[]);
+        let config = config.unwrap();
+        assert_eq!(config.host_paths, [PathBuf::from("/dev/gpiochip0"), "/srv/data".into()]);
+        assert_eq!(config.host_paths.iter().map(|p| p.as_os_str().len()).collect::<Vec<_>>(), [14, 9]);
+        assert_eq!(config.watchdog_device, None);
+        let watched = load(&["--watchdog-device", "/dev/watchdog"], &[]).unwrap();
+        assert_eq!(watched.watchdog_device, Some("/dev/watchdog".into()));
     }
 
     #[test]
@@ -369,6 +513,19 @@ mod tests {
             (vec![], vec![("COPEPOD_MAX_PODS", "many")], "COPEPOD_MAX_PODS: \"many\""),
             (vec!["--register-with-taints", "a=b:NoExecute,a=c:NoExecute"], vec![], "stands there twice"),
             (vec!["--data-dir", ""], vec![], "--data-dir: \"\""),
+            (
+                vec!["--memory-reserved", "512"],
+                vec![],
+                "--memory-reserved: \"512\": this machine has 512 MiB",
+            ),
+            (vec!["--memory-reserved", "-1"], vec![], "--memory-reserved: \"-1\": not a whole number"),
+            (vec![], vec![("COPEPOD_GUEST_MEMORY", "600")], "COPEPOD_GUEST_MEMORY: \"600\": this machine"),
+            (vec!["--guest-memory", "0"], vec![], "--guest-memory: \"0\": not a whole number from 1"),
+            (vec!["--host-paths", "/srv,/"], vec![], "--host-paths: \"/\": not an absolute path"),
+            (vec!["--host-paths", "/srv/../etc"], vec![], "--host-paths: \"/srv/../etc\""),
+            (vec!["--watchdog-device", "watchdog"], vec![], "--watchdog-device: \"watchdog\""),
+            (vec!["--board", "pi"], vec![], "board \"pi\": there is no such board: there are raspberry"),
+            (vec!["--board", "/nowhere.toml"], vec![], "--board: board file /nowhere.toml: No such file"),
         ] {
             let error = load(&arguments, &variables).unwrap_err().to_string();
             assert!(error.contains(text), "{arguments:?}: {error}");

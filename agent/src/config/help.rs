@@ -22,7 +22,7 @@ pub fn text(command: &CommandLine) -> String {
     for setting in command.settings {
         let value = match setting.takes {
             Takes::Switch => String::new(),
-            Takes::Value(name) => format!(" {name}"),
+            Takes::Value(name) | Takes::Number(name) => format!(" {name}"),
             Takes::List(name) => format!(" {name},…"),
         };
         let aliases: String = setting.aliases.iter().map(|alias| format!(", --{alias}")).collect();
@@ -38,7 +38,7 @@ pub fn text(command: &CommandLine) -> String {
         text.push_str(
             "\nEvery flag can also be set by an environment variable (--data-dir: COPEPOD_DATA_DIR) and by a \
              key of\nthe configuration file (dataDir). Flags beat the environment, the environment beats the \
-             file.\n",
+             file, the file\nbeats the board file, and that beats the defaults.\n",
         );
     }
     text

@@ -1,12 +1,15 @@
 //! Every setting: flags, environment, configuration file, described once.
 //!
-//! [`setting`] is the shape of a description, [`values`] collects what a user gave, [`agent`] holds the
-//! settings of the agent itself; the other commands' stand beside them in [`crate::command`].
+//! [`setting`] is the shape of a description, [`values`] collects what a user gave, [`board`] knows the
+//! board files, [`agent`] holds the settings of the agent itself; the other commands' stand beside them in
+//! [`crate::command`].
 
 pub mod agent;
+pub mod board;
 pub mod help;
 mod node_labels;
 pub mod setting;
+pub mod toml;
 pub mod values;
 pub mod yaml;
 

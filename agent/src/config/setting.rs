@@ -8,6 +8,8 @@ pub enum Takes {
     Switch,
     /// One value, shown in the help under this name.
     Value(&'static str),
+    /// One whole number, likewise.
+    Number(&'static str),
     /// A list: commas separate, and the flag may be repeated.
     List(&'static str),
 }
@@ -26,9 +28,18 @@ pub struct Setting {
     pub default: Option<&'static str>,
     /// What it means, for a person.
     pub help: &'static str,
+    /// Whether a board file may set it, under its flag's name ([`super::board`]).
+    pub board: bool,
 }
 
 impl Setting {
+    /// The same setting, which a board file may set too.
+    #[must_use]
+    pub const fn of_the_board(mut self) -> Setting {
+        self.board = true;
+        self
+    }
+
     /// The environment variable of this setting.
     #[must_use]
     pub fn variable(&self) -> String {

@@ -1,4 +1,5 @@
-//! Collects the values of a command's settings: flags beat environment beats file beats default.
+//! Collects the values of a command's settings: flags beat environment beats file beats board file beats
+//! default.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,8 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::board::{Board, Choice};
 use super::setting::{CommandLine, Setting, Takes};
-use super::yaml;
+use super::{toml, yaml};
 
 /// Bytes of a configuration file; ours have some twenty lines.
 const MAX_CONFIG_FILE: u64 = 1024 * 1024;
@@ -68,17 +70,22 @@ pub struct Values {
     values: BTreeMap<&'static str, (String, Vec<String>)>,
     /// What follows the flags.
     pub operands: Vec<OsString>,
+    /// The board file that some values came from.
+    pub board: Choice,
 }
 
 impl Values {
-    /// Reads arguments (without the program's and the command's name), environment and configuration file.
+    /// Reads arguments (without the program's and the command's name), environment, configuration file, and
+    /// the board file that these name or that knows this machine by `device_tree`
+    /// ([`super::board::DEVICE_TREE`]).
     ///
     /// # Errors
-    /// [`UsageError`], naming the flag, variable or key.
+    /// [`UsageError`], naming the flag, variable, key or field.
     pub fn collect(
         command: &CommandLine,
         arguments: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
+        device_tree: &Path,
     ) -> Result<Parsed, UsageError> {
         let mut values = Values::default();
         match values.read_flags(command, arguments)? {
@@ -99,6 +106,14 @@ impl Values {
             }
             if let Some(path) = values.text("config").map(str::to_owned) {
                 values.read_file(command, Path::new(&path))?;
+            }
+        }
+        if command.settings.iter().any(|setting| setting.board) {
+            let wanted = values.values.get("board");
+            let wanted = wanted.and_then(|(origin, list)| Some((origin.as_str(), list.first()?.as_str())));
+            values.board = Choice::of(wanted, device_tree, command.settings)?;
+            if let Some(board) = &values.board.board {
+                take_board(&mut values.values, command, board);
             }
         }
         for setting in command.settings {
@@ -138,7 +153,7 @@ impl Values {
             };
             let text = match setting.takes {
                 Takes::Switch => parser.optional_value().unwrap_or_else(|| "true".into()),
-                Takes::Value(_) | Takes::List(_) => parser.value().map_err(broken)?,
+                Takes::Value(_) | Takes::Number(_) | Takes::List(_) => parser.value().map_err(broken)?,
             };
             let text = text.into_string().map_err(|_| UsageError::Value {
                 origin: origin.clone(),
@@ -200,6 +215,19 @@ impl Values {
         Ok(())
     }
 
+    /// Where the value of a setting comes from: a flag, a variable, a key of a file.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|(origin, _)| origin.as_str())
+    }
+
+    /// The refusal of a setting's value, for a reason that is not in the value alone.
+    #[must_use]
+    pub fn refuse(&self, name: &str, problem: &str) -> UsageError {
+        let origin = self.origin(name).unwrap_or(name);
+        self.refuse_from(origin, self.text(name).unwrap_or_default(), problem)
+    }
+
     /// The value of a setting that takes one.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -252,6 +280,24 @@ impl Values {
 
     fn refuse_from(&self, origin: &str, text: &str, problem: &str) -> UsageError {
         UsageError::Value { origin: origin.to_owned(), problem: format!("{text:?}: {problem}") }
+    }
+}
+
+/// The settings among a board file's fields, where no stronger source gave one.
+fn take_board(
+    values: &mut BTreeMap<&'static str, (String, Vec<String>)>,
+    command: &CommandLine,
+    board: &Board,
+) {
+    for (field, value) in &board.fields {
+        let Some(setting) = command.settings.iter().find(|s| s.board && s.name == field) else { continue };
+        let list = match value.clone() {
+            toml::Value::Text(text) | toml::Value::Number(text) => vec![text],
+            toml::Value::Switch(on) => vec![on.to_string()],
+            toml::Value::List(list) => list,
+        };
+        let origin = format!("{field} in board file {}", board.name);
+        values.entry(setting.name).or_insert((origin, list));
     }
 }
 

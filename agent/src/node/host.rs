@@ -57,7 +57,7 @@ impl Host {
         Host {
             name: uname.nodename().to_string_lossy().into_owned(),
             cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
-            memory: meminfo("MemTotal:"),
+            memory: memory(),
             storage,
             machine_id: first_line(&["/etc/machine-id", "/var/lib/dbus/machine-id"]),
             system_uuid: first_line(&[
@@ -90,6 +90,12 @@ impl Left {
             max_tasks: text("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(u64::MAX),
         }
     }
+}
+
+/// Bytes of memory of this machine; 0 when the kernel does not say.
+#[must_use]
+pub fn memory() -> u64 {
+    meminfo("MemTotal:")
 }
 
 /// The address of this machine from which `target` is reached. Sends nothing.

@@ -147,6 +147,7 @@ fn configz(config: &AgentConfig) -> serde_json::Value {
         "address": config.address,
         "port": config.port,
         "maxPods": config.max_pods,
+        "systemReserved": {"memory": config.memory_reserved.to_string()},
         "nodeLeaseDurationSeconds": crate::cluster::lease::LEASE_SECONDS,
         "registerNode": true,
         "enableServer": true,

@@ -22,6 +22,7 @@ const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
 #[must_use]
 pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
     let capacity = capacity(config.max_pods, host);
+    let rest = Host { memory: host.memory.saturating_sub(config.memory_reserved), ..host.clone() };
     Node {
         metadata: ObjectMeta {
             name: config.node_name.clone(),
@@ -30,7 +31,7 @@ pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
         },
         spec: NodeSpec { taints: taints(config), ..NodeSpec::default() },
         status: NodeStatus {
-            allocatable: capacity.clone(),
+            allocatable: self::capacity(config.max_pods, &rest),
             capacity,
             addresses: vec![
                 NodeAddress { kind: "InternalIP".into(), address: address.to_string() },
@@ -218,15 +219,35 @@ pub fn conditions(
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::{Parsed, Values};
 
     const MIB: u64 = 1024 * 1024;
 
     fn at(seconds: u32) -> Now {
         let wall = jiff::Timestamp::from_second(i64::from(seconds)).unwrap_or_default();
         Now { wall, mono: Duration::from_secs(u64::from(seconds)) }
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_for_pods() {
+        let host = Host { cores: 4, memory: 427 * MIB, storage: 1000 * MIB, ..Host::default() };
+        let arguments = ["--memory-reserved", "160", "--node-name", "n"].map(std::ffi::OsString::from);
+        let nowhere = std::path::Path::new("/nowhere");
+        let command = &crate::config::agent::COMMAND;
+        let Ok(Parsed::Run(values)) = Values::collect(command, arguments, |_| None, nowhere) else {
+            panic!("the arguments are right")
+        };
+        let config = AgentConfig::from_values(&values, "", host.memory).unwrap();
+        let status = node(&config, &host, IpAddr::from([10, 0, 0, 2])).status;
+        assert_eq!(status.capacity["memory"].0, format!("{}Ki", 427 * 1024));
+        assert_eq!(status.allocatable["memory"].0, format!("{}Ki", 267 * 1024));
+        for same in ["cpu", "ephemeral-storage", "pods"] {
+            assert_eq!(status.capacity[same], status.allocatable[same], "{same}");
+        }
+        assert_eq!(config.guest_memory, 267 * MIB);
     }
 
     #[test]

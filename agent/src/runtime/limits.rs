@@ -1,6 +1,6 @@
 //! What bounds a guest: its memory and tables as they grow, and the ceiling of all guests together.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmi::errors::{MemoryError, TableError};
 use wasmi::ResourceLimiter;
@@ -31,37 +31,65 @@ pub const MAX_STACK: usize = 2 << 20;
 /// Linear memory of all guests together, and its ceiling.
 #[derive(Debug)]
 pub struct Ledger {
-    used: Mutex<u64>,
+    account: Mutex<Account>,
     ceiling: u64,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    used: u64,
+    /// Something was refused since a guest last ended: told once, however often guests ask.
+    full: bool,
 }
 
 impl Ledger {
     /// A ledger that lets guests have `ceiling` bytes together.
     #[must_use]
     pub fn new(ceiling: u64) -> Ledger {
-        Ledger { used: Mutex::new(0), ceiling }
+        Ledger { account: Mutex::default(), ceiling }
     }
 
     /// Bytes in use.
     #[must_use]
     pub fn used(&self) -> u64 {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account().used
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, bytes: u64) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        match used.checked_add(bytes) {
+        let mut account = self.account();
+        match account.used.checked_add(bytes) {
             Some(sum) if sum <= self.ceiling => {
-                *used = sum;
-                true
+                account.used = sum;
+                return true;
             }
-            _ => false,
+            _ if account.full => return false,
+            _ => account.full = true,
         }
+        let used = account.used;
+        drop(account);
+        log::warn!(
+            "a guest is refused {} KiB more of memory: all guests together have {} of {} KiB \
+             (--guest-memory)",
+            bytes / 1024,
+            used / 1024,
+            self.ceiling / 1024
+        );
+        false
     }
 
     fn give_back(&self, bytes: u64) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        *used = used.saturating_sub(bytes);
+        let mut account = self.account();
+        account.used = account.used.saturating_sub(bytes);
+    }
+
+    /// A guest that held `bytes` has ended.
+    fn leave(&self, bytes: u64) {
+        self.give_back(bytes);
+        self.account().full = false;
     }
 }
 
@@ -97,7 +125,7 @@ impl Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.ledger.give_back(self.held);
+        self.ledger.leave(self.held);
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Config {
     pub threads: usize,
     /// Linear-memory limit, in bytes, of a guest that names none.
     pub default_memory: u64,
+    /// Ceiling of the linear memory of all guests together, in bytes.
+    pub guest_memory: u64,
 }
 
 /// The engine and its interpreter threads. Cheap to clone.
@@ -252,8 +254,7 @@ impl Runtime {
         let inner = Inner {
             queue: interpreter::start(config.threads)?,
             cache: Cache::default(),
-            // No ceiling but what each guest has.
-            ledger: Arc::new(Ledger::new(u64::MAX)),
+            ledger: Arc::new(Ledger::new(config.guest_memory)),
             pace: Arc::default(),
             default_memory: config.default_memory,
         };

@@ -23,7 +23,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let folder = std::env::temp_dir().join(format!("copepod-workshop-{:x}", fastrand::u64(..)));
-        let config = crate::runtime::Config { threads: 1, default_memory: 1 << 20 };
+        let config = crate::runtime::Config { threads: 1, default_memory: 1 << 20, guest_memory: u64::MAX };
         let workshop = WasmWorkshop {
             runtime: Runtime::start(config).unwrap(),
             store: Store::open(&folder.join("images")).unwrap(),

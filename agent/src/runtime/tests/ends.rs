@@ -121,6 +121,30 @@ fn growth_past_the_limit_fails_in_the_guest() {
     assert_eq!(run(&guests::start("", body)).0, Exit::Code(0));
 }
 
+#[test]
+fn all_guests_together_stay_below_the_ceiling() {
+    // A page each to begin with; the first takes four more, and waits until the second is at its end.
+    let config = Config { threads: 2, default_memory: 16 << 20, guest_memory: 6 * 65536 };
+    let runtime = Runtime::start(config).unwrap();
+    let run = |body: &str| {
+        let module = runtime.compile(body, &guests::start("x", body)).unwrap();
+        let output = Collected::new();
+        (runtime.spawn(&module, spec(&output)).unwrap(), output)
+    };
+    let (first, output) = run("(if (i32.ne (memory.grow (i32.const 4)) (i32.const 1)) (then unreachable))
+                              (call $print) (loop $again (br $again))");
+    output.next();
+    assert_eq!(runtime.memory(), 5 * 65536);
+    let refused = "(if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))";
+    assert_eq!(block_on(run(refused).0.wait()), Exit::Code(0), "one page was left, for it to begin with");
+    first.kill();
+    assert_eq!(block_on(first.wait()), Exit::Killed);
+    let granted = "(if (i32.ne (memory.grow (i32.const 5)) (i32.const 1)) (then unreachable))";
+    assert_eq!(block_on(run(granted).0.wait()), Exit::Code(0));
+    let too_large = "(if (memory.grow (i32.const 6)) (then unreachable))";
+    assert_eq!(block_on(run(too_large).0.wait()), Exit::OutOfMemory);
+}
+
 fn run_with_memory(wasm: &[u8], pages: u64) -> Exit {
     let runtime = runtime(1);
     let module = runtime.compile("", wasm).unwrap();

@@ -46,7 +46,7 @@ impl Output for Collected {
 }
 
 fn runtime(threads: usize) -> Runtime {
-    Runtime::start(Config { threads, default_memory: 16 << 20 }).unwrap()
+    Runtime::start(Config { threads, default_memory: 16 << 20, guest_memory: u64::MAX }).unwrap()
 }
 
 fn spec(stdout: &Arc<Collected>) -> GuestSpec {

@@ -33,6 +33,8 @@ pub struct Joining<'a> {
     pub bootstrap_file: Option<&'a Path>,
     /// Where keys and certificates are kept.
     pub folder: &'a CertificateFolder,
+    /// Hears what is being waited for, one line at a time.
+    pub tell: &'a dyn Fn(&str),
 }
 
 /// Why this node cannot join, and will not be able to without a person.
@@ -100,6 +102,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinErr
         };
         let text = explain(joining, file, problem);
         log::error!("joining the cluster: {text}; trying again in {} s", pause.as_secs());
+        (joining.tell)(&format!("cannot join the cluster yet: {text}"));
         Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
         pause = pause.saturating_mul(2).min(PAUSE.1);
     }
@@ -157,9 +160,11 @@ async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconf
         .client()
         .map_err(|problem| TryError::Other(format!("kubeconfig {}: {problem}", file.display())))?;
     let key = joining.folder.pending_key(Purpose::Client)?;
+    (joining.tell)(&format!("asking {} for a certificate", bootstrap.server.authority()));
     let wanted = Wanted { node: joining.node, purpose: Purpose::Client, names: Vec::new(), key: &key };
     let pending = wanted.submit(&client).await.map_err(TryError::Csr)?;
     log::info!("asked {} for a client certificate: {}", bootstrap.server.authority(), pending.name);
+    (joining.tell)(&format!("waiting for the cluster to sign the certificate request {}", pending.name));
     let certificate = within(SIGNING_TIMEOUT, pending.signed(&client))
         .await
         .map_err(|_| {

@@ -41,8 +41,13 @@ enum ServingError {
 
 impl Serving {
     /// Comes back with a certificate that can be used: the one that is kept, or a new one when somebody
-    /// has approved it. Tries for ever.
-    pub async fn certificate(&self, client: &Client, folder: &CertificateFolder) -> Identity {
+    /// has approved it. Tries for ever; `asked` hears the name of each request that waits for approval.
+    pub async fn certificate(
+        &self,
+        client: &Client,
+        folder: &CertificateFolder,
+        asked: &(dyn Fn(&str) + Sync),
+    ) -> Identity {
         let kept = folder.clone();
         match control::blocking(move || kept.load(Purpose::Serving)).await {
             Ok(Some(identity)) if self.still_good(&identity) => return identity,
@@ -51,7 +56,7 @@ impl Serving {
         }
         let mut pause = PAUSE.0;
         loop {
-            match self.request(client, folder).await {
+            match self.request(client, folder, asked).await {
                 Ok(identity) => return identity,
                 Err(error) => {
                     if let ServingError::Csr(CsrError::Denied { .. } | CsrError::Failed { .. }) = &error {
@@ -67,7 +72,12 @@ impl Serving {
         }
     }
 
-    async fn request(&self, client: &Client, folder: &CertificateFolder) -> Result<Identity, ServingError> {
+    async fn request(
+        &self,
+        client: &Client,
+        folder: &CertificateFolder,
+        asked: &(dyn Fn(&str) + Sync),
+    ) -> Result<Identity, ServingError> {
         let pending = folder.clone();
         let key = control::blocking(move || pending.pending_key(Purpose::Serving)).await?;
         let wanted = Wanted { node: &self.node, purpose: Purpose::Serving, names: self.names()?, key: &key };
@@ -77,6 +87,7 @@ impl Serving {
              approves this node's own: kubectl certificate approve {}",
             pending.name
         );
+        asked(&pending.name);
         let certificate = within(SIGNING_TIMEOUT, pending.signed(client))
             .await
             .map_err(|_| ServingError::Other(format!("nobody approved {} for a day", pending.name)))??;

@@ -9,6 +9,7 @@ use async_io::Timer;
 use http::Method;
 use serde_json::json;
 
+use super::service_manager::ServiceManager;
 use super::NodeError;
 use crate::api::{ConfigMap, Object};
 use crate::cluster::certificates::CertificateFolder;
@@ -69,10 +70,23 @@ impl KubeletApi {
     }
 
     /// Finds out whom to believe and asks for a certificate; goes on serving until it is dropped.
-    pub async fn keep_certificates(self, client: Client, folder: CertificateFolder, kubeconfig: Kubeconfig) {
+    pub async fn keep_certificates(
+        self,
+        client: Client,
+        folder: CertificateFolder,
+        kubeconfig: Kubeconfig,
+        manager: ServiceManager,
+    ) {
         let clients = self.believe_clients(&client, &kubeconfig);
         let serving = async {
-            let identity = self.serving.certificate(&client, &folder).await;
+            let node = &self.serving.node;
+            let asked = |request: &str| {
+                manager.status(&format!(
+                    "node {node} is registered; for its logs: kubectl certificate approve {request}"
+                ));
+            };
+            let identity = self.serving.certificate(&client, &folder, &asked).await;
+            manager.status(&format!("node {node} is registered"));
             let shown = self.tls.set_serving_pem(identity.certificate.as_bytes(), identity.key.as_bytes());
             if let Err(error) = shown {
                 log::error!("the kubelet API keeps its self-signed certificate: {error}");

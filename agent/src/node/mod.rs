@@ -5,7 +5,9 @@ pub mod host;
 mod kubelet_api;
 pub mod object;
 mod pods_view;
+mod service_manager;
 pub mod signals;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,7 +33,9 @@ use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
 use kubelet_api::KubeletApi;
+use service_manager::ServiceManager;
 use signals::Signals;
+use watchdog::Watchdogs;
 
 /// Why the node cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +82,32 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
         Signals::take().map_err(|source| NodeError::System { what: "taking over signals", source })?;
     log::info!("copepod {VERSION}, node {}", config.node_name);
     host::allow_open_files();
+    let manager = ServiceManager::from_environment(|name| std::env::var_os(name));
+    // Keeps other agents out of the data folder, and so away from the watchdog.
+    let _lock = own_data_dir(&config.data_dir)?;
+    let watchdogs = Watchdogs::start(config.watchdog_device.as_deref(), &manager);
+    let ended = live(&config, &mut signals, &manager).await;
+    // Also after an error: it has been said, and a board that restarts would only say it again.
+    watchdogs.stop();
+    ended
+}
+
+async fn live(
+    config: &AgentConfig,
+    signals: &mut Signals,
+    manager: &ServiceManager,
+) -> Result<(), NodeError> {
     let stopped = async {
         signals.next().await;
         log::info!("told to end");
+        manager.stopping();
         Ok(None)
     };
-    let started = async { Box::pin(start(&config)).await.map(Some) };
+    let started = async { Box::pin(start(config, manager)).await.map(Some) };
     let Some(running) = started.or(stopped).await? else { return Ok(()) };
     signals.next().await;
     log::info!("told to end: the pods stop, and stay bound to this node");
+    manager.stopping();
     running.stop().await;
     Ok(())
 }
@@ -99,8 +120,6 @@ struct Running {
     supervisor: Supervisor,
     /// Dropping one of them cancels it.
     _tasks: Vec<control::Task<()>>,
-    /// Keeps other agents out of the data folder.
-    _lock: std::fs::File,
 }
 
 /// How long guests and their logs may take to end.
@@ -116,24 +135,26 @@ impl Running {
 }
 
 /// Starts the rooms, in the order in which they need each other.
-async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
+async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running, NodeError> {
     let data = &config.data_dir;
-    let lock = own_data_dir(data)?;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let images = data.join("images");
     let store = Store::open(&images).map_err(|source| NodeError::File { path: images, source })?;
     let host = Host::read(data);
     let runtime = Runtime::start(config.runtime())
         .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;
+    // Before the cluster is reached: a board whose network is down must not be killed for it.
+    manager.ready();
 
     let (client, kubeconfig) = join(&Joining {
         node: &config.node_name,
         kubeconfig: &config.kubeconfig,
         bootstrap_file: config.bootstrap_file.as_deref(),
         folder: &folder,
+        tell: &|text| manager.status(text),
     })
     .await?;
-    let address = own_address(config, &client).await?;
+    let address = own_address(config, &client, manager).await?;
     let node = object::node(config, &host, address);
     let logs = Logs::new(data.join("logs"));
     let recorder = Recorder::start(client.clone(), &config.node_name);
@@ -156,16 +177,18 @@ async fn start(config: &AgentConfig) -> Result<Running, NodeError> {
     // The port is bound before the node is registered: what cannot be served is not offered.
     let view = Arc::new(pods_view::NodePods(supervisor.clone()));
     let api = KubeletApi::start(config, address, &client, view, logs)?;
+    manager.status(&format!("registering node {} with {}", config.node_name, client.server().authority()));
     let registered = register(&client, &node).await;
+    manager.status(&format!("node {} is registered", config.node_name));
     let heartbeat =
         Heartbeat { client: client.clone(), node, registered, host, data_dir: data.clone(), store, recorder };
     let pods = follow(client.clone(), facts, supervisor.clone());
     let tasks = vec![
         control::spawn(heartbeat.run()),
         control::spawn(pods),
-        control::spawn(api.keep_certificates(client, folder, kubeconfig)),
+        control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
     ];
-    Ok(Running { supervisor, _tasks: tasks, _lock: lock })
+    Ok(Running { supervisor, _tasks: tasks })
 }
 
 /// Makes the data folder and keeps other agents out of it.
@@ -181,7 +204,11 @@ fn own_data_dir(data: &Path) -> Result<std::fs::File, NodeError> {
 
 /// `--node-ip`, or the address that leads to the API server: waited for, as a board may be up before its
 /// network.
-async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, NodeError> {
+async fn own_address(
+    config: &AgentConfig,
+    client: &Client,
+    manager: &ServiceManager,
+) -> Result<IpAddr, NodeError> {
     if let Some(address) = config.node_ip {
         return Ok(address);
     }
@@ -206,6 +233,7 @@ async fn own_address(config: &AgentConfig, client: &Client) -> Result<IpAddr, No
         };
         if problem != told {
             log::error!("this node's address is not known yet: {problem}; waiting for it (or set --node-ip)");
+            manager.status(&format!("waiting for this node's address: {problem}"));
             told = problem;
         }
         Timer::after(pause).await;

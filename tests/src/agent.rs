@@ -53,23 +53,13 @@ impl Agent {
     #[track_caller]
     pub fn ready(&self, bed: &Bed) {
         self.wait_until_ready(bed);
-        let name = format!("{}-tls", self.node);
-        bed.wait_for(&format!("the certificate request {name}"), JOIN, || {
-            bed.kubectl(&["get", "csr", &name]).success.then_some(())
-        });
-        bed.kubectl(&["certificate", "approve", &name]).expect();
-        bed.wait_for("the serving certificate to be issued", JOIN, || {
-            bed.get(&["csr", &name])["status"]["certificate"].as_str().map(drop)
-        });
+        bed.approve(&self.node, JOIN);
     }
 
     /// Waits until `kubectl get nodes` shows the node Ready.
     #[track_caller]
     pub fn wait_until_ready(&self, bed: &Bed) {
-        bed.wait_for(&format!("node {} to be Ready", self.node), JOIN, || {
-            let line = bed.kubectl(&["get", "node", &self.node, "--no-headers"]).stdout;
-            (line.split_whitespace().nth(1) == Some("Ready")).then_some(())
-        });
+        bed.wait_until_ready(&self.node, JOIN);
     }
 
     /// Its process id, as it is called outside the bed.
@@ -126,6 +116,29 @@ pub fn provide(bed: &Bed) -> PathBuf {
 }
 
 impl Bed {
+    /// Waits until `kubectl get nodes` shows `node` Ready.
+    #[track_caller]
+    pub fn wait_until_ready(&self, node: &str, limit: Duration) {
+        self.wait_for(&format!("node {node} to be Ready"), limit, || {
+            let line = self.kubectl(&["get", "node", node, "--no-headers"]).stdout;
+            (line.split_whitespace().nth(1) == Some("Ready")).then_some(())
+        });
+    }
+
+    /// Waits for the request for the serving certificate of `node`, approves it, and waits until it is
+    /// issued.
+    #[track_caller]
+    pub fn approve(&self, node: &str, limit: Duration) {
+        let name = format!("{node}-tls");
+        self.wait_for(&format!("the certificate request {name}"), limit, || {
+            self.kubectl(&["get", "csr", &name]).success.then_some(())
+        });
+        self.kubectl(&["certificate", "approve", &name]).expect();
+        self.wait_for(&format!("the serving certificate of {node} to be issued"), limit, || {
+            self.get(&["csr", &name])["status"]["certificate"].as_str().map(drop)
+        });
+    }
+
     /// `copepod bootstrap` into the file `name` of the bed's folder, with further arguments.
     #[track_caller]
     pub fn bootstrap(&self, name: &str, arguments: &[&str]) -> PathBuf {

@@ -8,6 +8,7 @@
 //! 2. [`bed::certificates`] and [`bed::control_plane`] fill them with a cluster.
 //! 3. [`registry`] adds registries, [`guests`] compiles what runs, [`agent`] starts the program
 //!    under test, [`kubectl`] talks to the cluster as a user does.
+//!    [`board`] starts it on an emulated board instead.
 //! 4. [`cluster`] puts all of it together for the tests of one file.
 //!
 //! Whatever goes wrong ends the test by a panic that says what was attempted; a hook prints the last
@@ -15,6 +16,7 @@
 
 pub mod agent;
 pub mod bed;
+pub mod board;
 pub mod cluster;
 pub mod guests;
 pub mod kubectl;
@@ -23,4 +25,5 @@ pub mod tools;
 
 pub use agent::Agent;
 pub use bed::Bed;
+pub use board::Board;
 pub use cluster::Cluster;

@@ -39,7 +39,7 @@ pub const HOSTNAME: &str = "pi";
 
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(200);
-/// Lines of the agents' logs that a failure shows, and of all the others'.
+/// Lines of the agents' logs (on a board, of its console) that a failure shows, and of all the others'.
 const AGENT_TAIL: usize = 60;
 const OTHER_TAIL: usize = 8;
 
@@ -245,7 +245,8 @@ fn show_logs(folder: &Path) {
     logs.sort();
     for log in logs {
         let name = log.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
-        let lines = if name.starts_with("agent") { AGENT_TAIL } else { OTHER_TAIL };
+        let lines =
+            if name.starts_with("agent") || name.starts_with("board") { AGENT_TAIL } else { OTHER_TAIL };
         eprintln!(
             "--- {}: {name}, its last {lines} lines that matter ---\n{}",
             folder.display(),

@@ -1,0 +1,380 @@
+//! An emulated board: a whole ARM machine under QEMU, with the agent as it is shipped on its disk.
+//!
+//! The kernel is Debian's (tests/board/build), the disk ext4 on virtio. The board is behind QEMU's user
+//! network, whose other side is the bed: it reaches the API server and the registries by the bed's
+//! addresses, and a port of an address of the bed, which is the node's address, leads to its kubelet API.
+//! Its serial console is the bed's log `board-NAME`; a second serial port takes commands.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use crate::{bed::process::Process, tools, Bed};
+
+/// How long QEMU may take to start, up to its first instruction.
+const QEMU_START: Duration = Duration::from_secs(20);
+/// How long the kernel and `init` may take: 1.5 to 3 s on an idle core.
+const BOOT: Duration = Duration::from_secs(120);
+/// How long a command may take on the board, unless the test knows better.
+pub const COMMAND: Duration = Duration::from_secs(60);
+/// How long joining, and each step after it, may take on an emulated core that is shared.
+pub const STEP: Duration = Duration::from_secs(180);
+/// How long the board may take to end what runs and power itself off.
+const POWER_OFF: Duration = Duration::from_secs(60);
+/// The disk of a board that holds the agent alone: binary, journal of ext4, images and logs.
+const DISK: &str = "64M";
+/// The memory of a board, in MiB: the smallest that is promised to do.
+pub const MEMORY: u32 = 64;
+/// Where the disk is mounted on the board.
+const ON_BOARD: &str = "/disk";
+/// The port of the kubelet API, on the board and on the node's address.
+const KUBELET_PORT: u16 = 10250;
+
+/// A kind of board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// A 64-bit Cortex-A53, as on a Raspberry Pi 3 or Zero 2 W.
+    Arm64,
+    /// A 32-bit Cortex-A7, as on a Raspberry Pi 2 and on many gateways.
+    Armhf,
+}
+
+impl Machine {
+    /// What Debian calls it.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Machine::Arm64 => "arm64",
+            Machine::Armhf => "armhf",
+        }
+    }
+
+    /// The target of the agent that is shipped for it.
+    pub fn target(self) -> &'static str {
+        match self {
+            Machine::Arm64 => "aarch64-unknown-linux-musl",
+            Machine::Armhf => "armv7-unknown-linux-musleabihf",
+        }
+    }
+
+    /// The agent as it is shipped for it.
+    pub fn agent(self) -> PathBuf {
+        let binary = tools::target().join(self.target()).join("release/copepod");
+        assert!(
+            binary.exists(),
+            "there is no agent for the board at {}: run `cross/build {}`",
+            binary.display(),
+            self.target()
+        );
+        binary
+    }
+
+    /// The emulator and its machine. Without `highmem=off`, a 32-bit kernel finds no PCI bus.
+    fn emulator(self) -> [&'static str; 5] {
+        match self {
+            Machine::Arm64 => ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"],
+            Machine::Armhf => ["qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "cortex-a7"],
+        }
+    }
+
+    /// The folder with `kernel`, `initramfs` and `modules`.
+    pub(crate) fn kernel(self) -> PathBuf {
+        static MADE: Mutex<Option<HashMap<Machine, PathBuf>>> = Mutex::new(None);
+        let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = made.get_or_insert_default();
+        known.entry(self).or_insert_with(|| script("tests/board/build", &[self.debian()])).clone()
+    }
+}
+
+/// Runs a script of the tree, and gives the path that is the last line of what it prints.
+pub(crate) fn script(name: &str, arguments: &[&str]) -> PathBuf {
+    let output = Command::new(tools::root().join(name)).args(arguments).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot run {name}: {e}"));
+    assert!(
+        output.status.success(),
+        "`{name} {}` failed:\n{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default())
+}
+
+/// How a board is put together.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which board.
+    pub machine: Machine,
+    /// Its host name, and the node's name.
+    pub name: &'static str,
+    /// The address of the bed that leads to it, which is the node's.
+    pub address: &'static str,
+    /// Its memory in MiB.
+    pub memory: u32,
+    /// The moment its real-time clock starts at, as `-rtc base=` has it; `None` is the true time.
+    pub clock: Option<&'static str>,
+}
+
+impl Plan {
+    /// A board with [`MEMORY`] and the right time.
+    pub fn new(machine: Machine, name: &'static str, address: &'static str) -> Plan {
+        Plan { machine, name, address, memory: MEMORY, clock: None }
+    }
+}
+
+/// A board that runs; its power is cut with this value.
+#[derive(Debug)]
+pub struct Board {
+    /// Its host name, and the node's name.
+    pub name: &'static str,
+    /// What it is made of.
+    pub plan: Plan,
+    disk: PathBuf,
+    process: Process,
+    commands: UnixStream,
+    /// When power came, and when the last phase ended.
+    powered: Instant,
+    phase: Instant,
+}
+
+impl Board {
+    /// Boots a board that starts the agent as a new node of the bed's cluster, with further arguments.
+    /// It returns when the board's `init` has started the agent.
+    #[track_caller]
+    pub fn join(bed: &Bed, plan: Plan, arguments: &[&str]) -> Board {
+        let files = bed.folder().join(format!("files-{}", plan.name));
+        fs::create_dir(&files).unwrap_or_else(|e| panic!("cannot make {}: {e}", files.display()));
+        let write = |name: &str, contents: &str| {
+            fs::write(files.join(name), contents).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
+        };
+        copy(&plan.machine.agent(), &files.join("copepod"));
+        copy(bed.registry_authority(), &files.join("authority.crt"));
+        copy(&bed.bootstrap(&format!("bootstrap-{}.conf", plan.name), &[]), &files.join("bootstrap.conf"));
+        copy(&bed.folder().join("hosts"), &files.join("hosts"));
+        write("hostname", plan.name);
+        write("environment", &format!("SSL_CERT_FILE={ON_BOARD}/authority.crt\n"));
+        let bootstrap = format!("{ON_BOARD}/bootstrap.conf");
+        let data = format!("{ON_BOARD}/data");
+        let mut all = vec!["--node-ip", plan.address, "--bootstrap-file", &bootstrap, "--data-dir", &data];
+        all.extend(arguments);
+        write("start", &format!("exec {ON_BOARD}/copepod {}\n", all.join(" ")));
+
+        let disk = bed.folder().join(format!("disk-{}", plan.name));
+        make_disk(&files, &disk, DISK);
+        let mut board = Board::boot(bed, plan, disk);
+        board.wait_for_line(bed, BOOT, &["board:", "up,"]);
+        board.report("booted");
+        board
+    }
+
+    /// Powers a board on that has this disk.
+    #[track_caller]
+    pub fn boot(bed: &Bed, plan: Plan, disk: PathBuf) -> Board {
+        let kernel = plan.machine.kernel();
+        // A socket's path has room for 107 bytes.
+        let socket = bed.folder().join(format!("{}.tty", plan.name));
+        let [program, machine @ ..] = plan.machine.emulator();
+        let mut command = bed.command(program);
+        command.args(machine);
+        command.args(["-m", &plan.memory.to_string()]);
+        command.arg("-kernel").arg(kernel.join("kernel"));
+        command.arg("-initrd").arg(kernel.join("initramfs"));
+        command.args(["-append", "console=ttyAMA0 quiet panic=-1"]);
+        command.args(["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
+        command.args(["-serial", "stdio", "-device", "virtio-rng-device"]);
+        command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())]);
+        // The default queue of 1024 requests is 0.7 MB of the board's memory.
+        command.args(["-device", "virtio-blk-device,drive=disk,queue-size=64"]);
+        let forward = format!("hostfwd=tcp:{}:{KUBELET_PORT}-:{KUBELET_PORT}", plan.address);
+        command.args(["-netdev", &format!("user,id=net,{forward}")]);
+        command.args(["-device", "virtio-net-device,netdev=net"]);
+        command.args(["-chardev", &format!("socket,id=port,server=on,wait=off,path={}", socket.display())]);
+        command.args(["-device", "pci-serial,chardev=port"]);
+        if let Some(clock) = plan.clock {
+            command.args(["-rtc", &format!("base={clock}")]);
+        }
+        let powered = Instant::now();
+        let process = bed.spawn(&format!("board-{}", plan.name), command);
+        let commands = bed.wait_for(&format!("the command port of {}", plan.name), QEMU_START, || {
+            UnixStream::connect(&socket).ok()
+        });
+        Board { name: plan.name, plan, disk, process, commands, powered, phase: powered }
+    }
+
+    /// Prints what has been reached and the seconds it took, even of a test that passes.
+    pub fn report(&mut self, reached: &str) {
+        let (total, phase) = (self.powered.elapsed(), self.phase.elapsed());
+        self.phase = Instant::now();
+        say(&format!(
+            "{} ({}, {} MiB): {reached}: {:.1} s, {:.1} s since power",
+            self.name,
+            self.plan.machine.debian(),
+            self.plan.memory,
+            phase.as_secs_f64(),
+            total.as_secs_f64()
+        ));
+    }
+
+    /// Runs `command` by the board's shell, and gives what it printed.
+    #[track_caller]
+    pub fn run(&mut self, command: &str) -> String {
+        self.run_within(command, COMMAND)
+    }
+
+    /// The same, where the test knows how long it may take.
+    #[track_caller]
+    pub fn run_within(&mut self, command: &str, limit: Duration) -> String {
+        let (code, printed) = self.try_run(command, limit);
+        assert!(code == 0, "`{command}` on {} ended with {code}:\n{printed}", self.name);
+        printed
+    }
+
+    /// The same for a command that may fail: its exit code, and what it printed.
+    #[track_caller]
+    pub fn try_run(&mut self, command: &str, limit: Duration) -> (i32, String) {
+        assert!(!command.contains('\n'), "the board's shell takes a line at a time");
+        let sent = self.commands.write_all(format!("{command}\n").as_bytes());
+        sent.unwrap_or_else(|e| panic!("cannot send `{command}` to {}: {e}", self.name));
+        let end = Instant::now() + limit;
+        let mut answer = Vec::new();
+        loop {
+            if let Some(ended) = ended_with(&String::from_utf8_lossy(&answer)) {
+                return ended;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "`{command}` on {} has not ended within {} s; so far it printed:\n{}",
+                self.name,
+                limit.as_secs(),
+                String::from_utf8_lossy(&answer)
+            );
+            self.commands.set_read_timeout(Some(left)).expect("the time left is not zero");
+            let mut some = [0; 4096];
+            match self.commands.read(&mut some) {
+                Ok(0) => panic!("{} went away during `{command}`: see its console's log", self.name),
+                Ok(count) => answer.extend_from_slice(&some[..count]),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Everything on its serial console so far, the agent's log among it.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Waits for a line of the console that holds every one of `words`, and gives it.
+    #[track_caller]
+    pub fn wait_for_line(&self, bed: &Bed, limit: Duration, words: &[&str]) -> String {
+        bed.wait_for(&format!("a line on the console of {} with {words:?}", self.name), limit, || {
+            self.log().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
+    }
+
+    /// Waits until its node is Ready, then approves its serving certificate.
+    #[track_caller]
+    pub fn ready(&mut self, bed: &Bed) {
+        bed.wait_until_ready(self.name, STEP);
+        self.report("Ready");
+        bed.approve(self.name, STEP);
+        self.report("serving certificate issued");
+    }
+
+    /// The agent's resident memory and the board's available memory, in KiB.
+    #[track_caller]
+    pub fn memory(&mut self) -> Memory {
+        let status = self.run("cat /proc/$(pidof copepod)/status /proc/meminfo");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok());
+            number.unwrap_or_else(|| panic!("there is no {name} of a number in:\n{status}"))
+        };
+        Memory { agent: field("VmRSS:"), most: field("VmHWM:"), available: field("MemAvailable:") }
+    }
+
+    /// Ends what runs on it, powers it off, and checks its disk.
+    #[track_caller]
+    pub fn power_off(mut self) {
+        self.commands.write_all(b"poweroff\n").expect("the board takes commands");
+        let status = self.process.wait(POWER_OFF);
+        assert!(status.success(), "QEMU of {} ended with {status}", self.name);
+        self.report("powered off");
+        for said in ["what was started has ended with 0", "the disk is unmounted"] {
+            assert!(self.log().contains(said), "the console of {} does not say: {said}", self.name);
+        }
+        let check = Command::new("e2fsck").arg("-fn").arg(&self.disk).output();
+        let check = check.unwrap_or_else(|e| panic!("cannot run e2fsck, of e2fsprogs: {e}"));
+        assert!(
+            check.status.success(),
+            "the disk of {} is not clean:\n{}",
+            self.name,
+            String::from_utf8_lossy(&check.stdout)
+        );
+    }
+}
+
+/// What the agent takes of a board's memory, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident memory of the agent (`VmRSS`).
+    pub agent: u64,
+    /// The most that it ever was (`VmHWM`).
+    pub most: u64,
+    /// What the board has left (`MemAvailable`).
+    pub available: u64,
+}
+
+/// The exit code and the output of a command, once the board's shell has ended it with a line `= CODE`.
+fn ended_with(answer: &str) -> Option<(i32, String)> {
+    let body = answer.strip_suffix('\n')?;
+    let (printed, last) = body.rsplit_once('\n').map_or(("", body), |(printed, last)| (printed, last));
+    let code = last.strip_prefix("= ")?.parse().ok()?;
+    Some((code, printed.to_owned()))
+}
+
+/// Prints a line on the test's stderr, even if the test passes.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// An ext4 file system in the new file `disk` with the contents of `folder`.
+pub(crate) fn make_disk(folder: &Path, disk: &Path, size: &str) {
+    // Where the tests do not run as root, the files are to be root's all the same.
+    let root = rustix::process::geteuid().is_root();
+    let mut command = Command::new(if root { "mke2fs" } else { "fakeroot" });
+    if !root {
+        command.arg("mke2fs");
+    }
+    command.args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"]).arg(folder).arg(disk).arg(size);
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run mke2fs, of e2fsprogs: {e}"));
+    assert!(
+        output.status.success(),
+        "cannot make {}: {}",
+        disk.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap_or_else(|e| panic!("cannot copy {} to {}: {e}", from.display(), to.display()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ended_with;
+
+    #[test]
+    fn a_command_has_ended_once_its_code_has_come() {
+        assert_eq!(ended_with("= 0\n"), Some((0, String::new())));
+        assert_eq!(ended_with("one\ntwo\n= 127\n"), Some((127, "one\ntwo".to_owned())));
+        for unfinished in ["", "one\n", "one\n= 1", "= \n", "= 0\nmore\n", "x= 0\n"] {
+            assert_eq!(ended_with(unfinished), None, "{unfinished:?}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The command line: one file a sub-command; without one, the machine becomes a node.
 
 pub mod agent;
+pub mod board;
 pub mod bootstrap;
 mod logging;
 pub mod push;
@@ -41,8 +42,9 @@ struct Command {
     run: fn(&Values) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 5] = [
     Command { word: "", line: &crate::config::agent::COMMAND, run: agent::run },
+    Command { word: "board", line: &board::COMMAND, run: board::run },
     Command { word: "bootstrap", line: &bootstrap::COMMAND, run: bootstrap::run },
     Command { word: "push", line: &push::COMMAND, run: push::run },
     Command { word: "run", line: &run::COMMAND, run: run::run },
@@ -90,8 +92,12 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The environment, as settings come from it.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 fn start(command: &Command, arguments: Vec<OsString>) -> Result<(), Failure> {
-    let variable = |name: &str| std::env::var_os(name);
     match Values::collect(command.line, arguments, variable, Path::new(DEVICE_TREE))? {
         Parsed::Help => say(&help::text(command.line))?,
         Parsed::Version => say(&format!("copepod {VERSION}\n"))?,

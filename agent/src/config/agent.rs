@@ -524,7 +524,7 @@ mod tests {
             (vec!["--host-paths", "/srv,/"], vec![], "--host-paths: \"/\": not an absolute path"),
             (vec!["--host-paths", "/srv/../etc"], vec![], "--host-paths: \"/srv/../etc\""),
             (vec!["--watchdog-device", "watchdog"], vec![], "--watchdog-device: \"watchdog\""),
-            (vec!["--board", "pi"], vec![], "board \"pi\": there is no such board: there are raspberry"),
+            (vec!["--board", "pi"], vec![], "--board: \"pi\": there is no such board, but raspberry"),
             (vec!["--board", "/nowhere.toml"], vec![], "--board: board file /nowhere.toml: No such file"),
         ] {
             let error = load(&arguments, &variables).unwrap_err().to_string();

@@ -103,23 +103,6 @@ impl Board {
         Ok(Board { name: name.to_owned(), fields })
     }
 
-    /// The board file inside this program with this name.
-    ///
-    /// # Errors
-    /// There is none; or it is wrong, which a test excludes.
-    pub fn embedded(name: &str, settings: &[Setting]) -> Result<Board, UsageError> {
-        let Some((name, text)) = EMBEDDED.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
-            let problem = format!(
-                "there is no such board: there are {} and {NONE}; the path of a board file of your own has a \
-                 / in it or ends in .toml",
-                names.join(", ")
-            );
-            return Err(UsageError::Value { origin: format!("board {name:?}"), problem });
-        };
-        Board::parse(name, text, settings)
-    }
-
     /// A list among the fields.
     #[must_use]
     pub fn list(&self, name: &str) -> &[String] {
@@ -181,7 +164,16 @@ impl Choice {
             })?;
             Board::parse(name, &text, settings)?
         } else {
-            Board::embedded(name, settings)?
+            let Some((name, text)) = EMBEDDED.iter().find(|(known, _)| *known == name) else {
+                let names: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+                let problem = format!(
+                    "{name:?}: there is no such board, but {} and {NONE}; the path of a board file of your own \
+                     has a / in it or ends in .toml",
+                    names.join(", ")
+                );
+                return Err(UsageError::Value { origin: origin.to_owned(), problem });
+            };
+            Board::parse(name, text, settings)?
         };
         let why = format!("board file {name}, as {origin} says");
         Ok(Choice { board: Some(board), why })

@@ -6,8 +6,8 @@ use super::setting::{CommandLine, Takes};
 
 /// Columns of a terminal that help is written for.
 const WIDTH: usize = 100;
-/// Where descriptions begin.
-const INDENT: usize = 8;
+/// What descriptions begin with.
+const INDENT: &str = "        ";
 
 /// The text of `--help`.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn text(command: &CommandLine) -> String {
         if let Some(default) = setting.default.filter(|default| !default.is_empty()) {
             let _ = write!(help, " [default: {default}]");
         }
-        wrap(&mut text, &help);
+        wrap(&mut text, INDENT, &help);
     }
     text.push_str("  -h, --help\n        Print this.\n  -V, --version\n        Print the version.\n");
     if command.configurable {
@@ -44,7 +44,8 @@ pub fn text(command: &CommandLine) -> String {
     text
 }
 
-fn wrap(text: &mut String, help: &str) {
+/// Appends some words in lines that are not too long, each beginning with `indent`.
+pub fn wrap(text: &mut String, indent: &str, help: &str) {
     let mut column = WIDTH;
     for word in help.split(' ') {
         let width = word.chars().count();
@@ -52,8 +53,8 @@ fn wrap(text: &mut String, help: &str) {
             if !text.ends_with('\n') {
                 text.push('\n');
             }
-            let _ = write!(text, "{:INDENT$}", "");
-            column = INDENT;
+            text.push_str(indent);
+            column = indent.len();
         } else {
             text.push(' ');
             column = column.saturating_add(1);

@@ -59,6 +59,33 @@ pub fn parse(text: &str) -> Result<Vec<(String, Value)>, String> {
     }
 }
 
+/// A value as it stands in a file.
+#[must_use]
+pub fn written(value: &Value) -> String {
+    match value {
+        Value::Text(text) => quoted(text),
+        Value::Number(digits) => digits.clone(),
+        Value::Switch(on) => on.to_string(),
+        Value::List(list) => {
+            let items: Vec<String> = list.iter().map(|text| quoted(text)).collect();
+            format!("[{}]", items.join(", "))
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 struct Reader<'s> {
     source: Source<'s>,
     fields: Vec<(String, Value)>,
@@ -169,6 +196,19 @@ mod tests {
             expected.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         assert_eq!(parse(text).unwrap(), expected);
         assert_eq!(parse("").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for value in [
+            Value::Text("a \"b\" \\u0041 c\n\t\u{7f} é".into()),
+            Value::Number("12".into()),
+            Value::Switch(false),
+            Value::List(vec![]),
+            Value::List(vec!["/dev/a b".into(), "'".into()]),
+        ] {
+            assert_eq!(parse(&format!("x = {}\n", written(&value))), Ok(vec![("x".into(), value)]));
+        }
     }
 
     #[test]

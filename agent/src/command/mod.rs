@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::agent::CONFIG_FILE;
 use crate::config::board::DEVICE_TREE;
 use crate::config::setting::CommandLine;
 use crate::config::{help, Parsed, UsageError, Values, VERSION};
@@ -49,6 +50,11 @@ const COMMANDS: [Command; 5] = [
     Command { word: "push", line: &push::COMMAND, run: push::run },
     Command { word: "run", line: &run::COMMAND, run: run::run },
 ];
+
+/// Every command line, the agent's own first: what a manual has a page of.
+pub fn lines() -> impl Iterator<Item = &'static CommandLine> {
+    COMMANDS.iter().map(|command| command.line)
+}
 
 /// Runs the command that the arguments (without the program's name) ask for.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -92,9 +98,11 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The environment, as settings come from it.
+/// The environment. Where nothing else names a configuration file, the machine's is taken if it is there; an
+/// empty `COPEPOD_CONFIG` means none.
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+        .or_else(|| (name == "COPEPOD_CONFIG" && Path::new(CONFIG_FILE).exists()).then(|| CONFIG_FILE.into()))
 }
 
 fn start(command: &Command, arguments: Vec<OsString>) -> Result<(), Failure> {

@@ -20,6 +20,9 @@ const MIB: u64 = 1024 * 1024;
 /// Characters of a node's name: it is also the value of the label `kubernetes.io/hostname`.
 const MAX_NODE_NAME: usize = 63;
 
+/// The machine's configuration file, which need not be there.
+pub const CONFIG_FILE: &str = "/etc/copepod/copepod.yaml";
+
 /// `copepod` without a sub-command: join a cluster and be a node of it.
 pub const COMMAND: CommandLine = CommandLine {
     name: "copepod",
@@ -199,7 +202,13 @@ const SETTINGS: &[Setting] = &[
          is for this machine, by /proc/device-tree/compatible].",
     ),
     LOG_LEVEL,
-    value("config", &[], "FILE", None, "Configuration file (YAML)."),
+    value(
+        "config",
+        &[],
+        "FILE",
+        None,
+        "Configuration file (YAML) [default: /etc/copepod/copepod.yaml, if it is there].",
+    ),
 ];
 
 /// The agent's settings, checked.
@@ -473,6 +482,8 @@ mod tests {
         assert_eq!(config.node_name, "from-file");
         assert_eq!(config.node_labels, [("a".into(), "7".into())]);
         assert_eq!(config.address.to_string(), "0.0.0.0");
+        std::fs::write(&file, "# port: 1\n").unwrap();
+        assert_eq!(load(&["--config", path], &[]).unwrap().port, 10250);
         std::fs::write(&file, "prot: 1\n").unwrap();
         let error = load(&["--config", path], &[]).unwrap_err().to_string();
         assert!(error.contains("there is no setting \"prot\""), "{error}");

@@ -186,8 +186,11 @@ impl Values {
     fn read_file(&mut self, command: &CommandLine, path: &Path) -> Result<(), UsageError> {
         let broken = |problem: String| UsageError::File { path: path.display().to_string(), problem };
         let text = super::read_bounded(path, MAX_CONFIG_FILE).map_err(|error| broken(error.to_string()))?;
-        let Value::Object(map) = yaml::parse(&text).map_err(|error| broken(error.to_string()))? else {
-            return Err(broken("it is not a mapping of settings to values".into()));
+        let map = match yaml::parse(&text).map_err(|error| broken(error.to_string()))? {
+            Value::Object(map) => map,
+            // Nothing, or nothing but comments.
+            Value::Null => return Ok(()),
+            _ => return Err(broken("it is not a mapping of settings to values".into())),
         };
         for (key, value) in map {
             let setting = command.settings.iter().find(|s| s.key() == key && s.name != "config");

@@ -137,8 +137,8 @@ fn description(out: &mut String, about: &str) -> std::fmt::Result {
     if table {
         out.push_str(".fi\n");
     }
-    // A paragraph that a table or another follows at once would be one too many.
-    *out = out.replace(".PP\n.PP\n", ".PP\n").replace(".fi\n.PP\n", ".fi\n.PP\n");
+    // A paragraph that another follows at once is one too many.
+    *out = out.replace(".PP\n.PP\n", ".PP\n");
     Ok(())
 }
 

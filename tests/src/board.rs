@@ -1,6 +1,8 @@
 //! An emulated board: a whole ARM machine under QEMU, with the agent as it is shipped on its disk.
 //!
-//! The kernel is Debian's (tests/board/build), the disk ext4 on virtio. The board is behind QEMU's user
+//! The kernel is Debian's (tests/board/build), its disks are ext4 on virtio: one with the files that a test
+//! wants to be there, at `/disk`, and for a board with systemd one with a Debian system (tests/board/system).
+//! The board is behind QEMU's user
 //! network, whose other side is the bed: it reaches the API server and the registries by the bed's
 //! addresses, and a port of an address of the bed, which is the node's address, leads to its kubelet API.
 //! Its serial console is the bed's log `board-NAME`; a second serial port takes commands.
@@ -32,8 +34,8 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 const DISK: &str = "64M";
 /// The memory of a board, in MiB: the smallest that is promised to do.
 pub const MEMORY: u32 = 64;
-/// Where the disk is mounted on the board.
-const ON_BOARD: &str = "/disk";
+/// Where the disk of files is mounted on the board.
+pub const ON_BOARD: &str = "/disk";
 /// The port of the kubelet API, on the board and on the node's address.
 const KUBELET_PORT: u16 = 10250;
 
@@ -84,7 +86,7 @@ impl Machine {
     }
 
     /// The folder with `kernel`, `initramfs` and `modules`.
-    pub(crate) fn kernel(self) -> PathBuf {
+    fn kernel(self) -> PathBuf {
         static MADE: Mutex<Option<HashMap<Machine, PathBuf>>> = Mutex::new(None);
         let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = made.get_or_insert_default();
@@ -93,16 +95,10 @@ impl Machine {
 }
 
 /// Runs a script of the tree, and gives the path that is the last line of what it prints.
-pub(crate) fn script(name: &str, arguments: &[&str]) -> PathBuf {
-    let output = Command::new(tools::root().join(name)).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("cannot run {name}: {e}"));
-    assert!(
-        output.status.success(),
-        "`{name} {}` failed:\n{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default())
+pub fn script(name: &str, arguments: &[&str]) -> PathBuf {
+    let mut command = Command::new(tools::root().join(name));
+    command.args(arguments);
+    PathBuf::from(expect(command).lines().last().unwrap_or_default())
 }
 
 /// How a board is put together.
@@ -134,7 +130,7 @@ pub struct Board {
     pub name: &'static str,
     /// What it is made of.
     pub plan: Plan,
-    disk: PathBuf,
+    disks: Vec<PathBuf>,
     process: Process,
     commands: UnixStream,
     /// When power came, and when the last phase ended.
@@ -147,35 +143,53 @@ impl Board {
     /// It returns when the board's `init` has started the agent.
     #[track_caller]
     pub fn join(bed: &Bed, plan: Plan, arguments: &[&str]) -> Board {
-        let files = bed.folder().join(format!("files-{}", plan.name));
-        fs::create_dir(&files).unwrap_or_else(|e| panic!("cannot make {}: {e}", files.display()));
-        let write = |name: &str, contents: &str| {
-            fs::write(files.join(name), contents).unwrap_or_else(|e| panic!("cannot write {name}: {e}"));
-        };
+        let files = Board::files(bed, &plan);
         copy(&plan.machine.agent(), &files.join("copepod"));
-        copy(bed.registry_authority(), &files.join("authority.crt"));
-        copy(&bed.bootstrap(&format!("bootstrap-{}.conf", plan.name), &[]), &files.join("bootstrap.conf"));
-        copy(&bed.folder().join("hosts"), &files.join("hosts"));
-        write("hostname", plan.name);
-        write("environment", &format!("SSL_CERT_FILE={ON_BOARD}/authority.crt\n"));
+        write(&files.join("environment"), &format!("SSL_CERT_FILE={ON_BOARD}/authority.crt\n"));
         let bootstrap = format!("{ON_BOARD}/bootstrap.conf");
         let data = format!("{ON_BOARD}/data");
         let mut all = vec!["--node-ip", plan.address, "--bootstrap-file", &bootstrap, "--data-dir", &data];
         all.extend(arguments);
-        write("start", &format!("exec {ON_BOARD}/copepod {}\n", all.join(" ")));
-
-        let disk = bed.folder().join(format!("disk-{}", plan.name));
-        make_disk(&files, &disk, DISK);
-        let mut board = Board::boot(bed, plan, disk);
-        board.wait_for_line(bed, BOOT, &["board:", "up,"]);
-        board.report("booted");
-        board
+        write(&files.join("start"), &format!("exec {ON_BOARD}/copepod {}\n", all.join(" ")));
+        Board::boot(bed, plan, &files, None)
     }
 
-    /// Powers a board on that has this disk.
+    /// Boots a board with systemd, and these files in [`ON_BOARD`]. It returns when systemd is up.
     #[track_caller]
-    pub fn boot(bed: &Bed, plan: Plan, disk: PathBuf) -> Board {
+    pub fn system(bed: &Bed, plan: Plan, more: &[&Path]) -> Board {
+        let files = Board::files(bed, &plan);
+        for file in more {
+            copy(file, &files.join(file.file_name().expect("it is a file")));
+        }
+        let made = script("tests/board/system", &[plan.machine.debian()]);
+        let system = bed.folder().join(format!("system-{}", plan.name));
+        // Most of the disk is a hole, and stays one.
+        let mut command = Command::new("cp");
+        command.arg("--sparse=always").arg(&made).arg(&system);
+        expect(command);
+        Board::boot(bed, plan, &files, Some(system))
+    }
+
+    /// A folder with what every board has on its disk of files.
+    fn files(bed: &Bed, plan: &Plan) -> PathBuf {
+        let files = bed.folder().join(format!("files-{}", plan.name));
+        fs::create_dir(&files).unwrap_or_else(|e| panic!("cannot make {}: {e}", files.display()));
+        copy(bed.registry_authority(), &files.join("authority.crt"));
+        copy(&bed.bootstrap(&format!("bootstrap-{}.conf", plan.name), &[]), &files.join("bootstrap.conf"));
+        copy(&bed.folder().join("hosts"), &files.join("hosts"));
+        write(&files.join("hostname"), plan.name);
+        files
+    }
+
+    /// Powers on a board with a disk of these files, and perhaps one with a system, and waits until it is
+    /// up.
+    #[track_caller]
+    fn boot(bed: &Bed, plan: Plan, files: &Path, system: Option<PathBuf>) -> Board {
         let kernel = plan.machine.kernel();
+        let disk = bed.folder().join(format!("disk-{}", plan.name));
+        make_disk(files, &disk);
+        let mut disks = vec![disk];
+        disks.extend(system);
         // A socket's path has room for 107 bytes.
         let socket = bed.folder().join(format!("{}.tty", plan.name));
         let [program, machine @ ..] = plan.machine.emulator();
@@ -187,9 +201,11 @@ impl Board {
         command.args(["-append", "console=ttyAMA0 quiet panic=-1"]);
         command.args(["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
         command.args(["-serial", "stdio", "-device", "virtio-rng-device"]);
-        command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())]);
-        // The default queue of 1024 requests is 0.7 MB of the board's memory.
-        command.args(["-device", "virtio-blk-device,drive=disk,queue-size=64"]);
+        for (number, disk) in disks.iter().enumerate() {
+            command.args(["-drive", &format!("if=none,id=disk{number},format=raw,file={}", disk.display())]);
+            // The default queue of 1024 requests is 0.7 MB of the board's memory.
+            command.args(["-device", &format!("virtio-blk-device,drive=disk{number},queue-size=64")]);
+        }
         let forward = format!("hostfwd=tcp:{}:{KUBELET_PORT}-:{KUBELET_PORT}", plan.address);
         command.args(["-netdev", &format!("user,id=net,{forward}")]);
         command.args(["-device", "virtio-net-device,netdev=net"]);
@@ -203,7 +219,10 @@ impl Board {
         let commands = bed.wait_for(&format!("the command port of {}", plan.name), QEMU_START, || {
             UnixStream::connect(&socket).ok()
         });
-        Board { name: plan.name, plan, disk, process, commands, powered, phase: powered }
+        let mut board = Board { name: plan.name, plan, disks, process, commands, powered, phase: powered };
+        board.wait_for_line(bed, BOOT, &["board:", "up,"]);
+        board.report("booted");
+        board
     }
 
     /// Prints what has been reached and the seconds it took, even of a test that passes.
@@ -305,17 +324,17 @@ impl Board {
         let status = self.process.wait(POWER_OFF);
         assert!(status.success(), "QEMU of {} ended with {status}", self.name);
         self.report("powered off");
-        for said in ["what was started has ended with 0", "the disk is unmounted"] {
-            assert!(self.log().contains(said), "the console of {} does not say: {said}", self.name);
+        assert!(self.log().contains("reboot: Power down"), "the kernel of {} has not said so", self.name);
+        if self.disks.len() == 1 {
+            for said in ["what was started has ended with 0", "the disk is unmounted"] {
+                assert!(self.log().contains(said), "the console of {} does not say: {said}", self.name);
+            }
         }
-        let check = Command::new("e2fsck").arg("-fn").arg(&self.disk).output();
-        let check = check.unwrap_or_else(|e| panic!("cannot run e2fsck, of e2fsprogs: {e}"));
-        assert!(
-            check.status.success(),
-            "the disk of {} is not clean:\n{}",
-            self.name,
-            String::from_utf8_lossy(&check.stdout)
-        );
+        for disk in &self.disks {
+            let mut check = Command::new("/sbin/e2fsck");
+            check.arg("-fn").arg(disk);
+            expect(check);
+        }
     }
 }
 
@@ -344,25 +363,33 @@ pub fn say(line: &str) {
 }
 
 /// An ext4 file system in the new file `disk` with the contents of `folder`.
-pub(crate) fn make_disk(folder: &Path, disk: &Path, size: &str) {
+fn make_disk(folder: &Path, disk: &Path) {
     // Where the tests do not run as root, the files are to be root's all the same.
     let root = rustix::process::geteuid().is_root();
-    let mut command = Command::new(if root { "mke2fs" } else { "fakeroot" });
+    let mut command = Command::new(if root { "/sbin/mke2fs" } else { "fakeroot" });
     if !root {
-        command.arg("mke2fs");
+        command.arg("/sbin/mke2fs");
     }
-    command.args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"]).arg(folder).arg(disk).arg(size);
-    let output = command.output().unwrap_or_else(|e| panic!("cannot run mke2fs, of e2fsprogs: {e}"));
-    assert!(
-        output.status.success(),
-        "cannot make {}: {}",
-        disk.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    command.args(["-q", "-t", "ext4", "-L", "files", "-E", "root_owner=0:0", "-d"]).arg(folder);
+    command.arg(disk).arg(DISK);
+    expect(command);
+}
+
+/// Runs a program of the machine's own, which must end well, and gives what it printed.
+fn expect(mut command: Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} ended with {}:\n{printed}{complained}", output.status);
+    printed.into_owned()
 }
 
 fn copy(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap_or_else(|e| panic!("cannot copy {} to {}: {e}", from.display(), to.display()));
+}
+
+fn write(file: &Path, contents: &str) {
+    fs::write(file, contents).unwrap_or_else(|e| panic!("cannot write {}: {e}", file.display()));
 }
 
 #[cfg(test)]

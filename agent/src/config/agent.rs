@@ -1,8 +1,9 @@
 //! The settings of the agent itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 
+use super::machine::{parse_host_path, parse_host_paths, share_memory, MIB};
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
@@ -12,11 +13,6 @@ use crate::image::Registries;
 const MAX_PODS: u32 = 10_000;
 /// Most interpreter threads.
 const MAX_THREADS: usize = 256;
-/// Most memory that a setting can name, in MiB: 1 TiB, far from where the arithmetic would end.
-const MAX_MEMORY: u64 = 1024 * 1024;
-/// Folders and devices of the host in a list: each is some lines of the service's drop-in.
-const MAX_HOST_PATHS: usize = 64;
-const MIB: u64 = 1024 * 1024;
 /// Characters of a node's name: it is also the value of the label `kubernetes.io/hostname`.
 const MAX_NODE_NAME: usize = 63;
 
@@ -298,11 +294,7 @@ impl AgentConfig {
             }
         }
         let (memory_reserved, guest_memory) = share_memory(values, memory)?;
-        let host_paths = values.parse_list("host-paths", parse_host_path)?;
-        if host_paths.len() > MAX_HOST_PATHS {
-            let problem = format!("more than {MAX_HOST_PATHS} paths");
-            return Err(UsageError::Value { origin: "--host-paths".into(), problem });
-        }
+        let host_paths = parse_host_paths(values)?;
         let node_ip = values.parse("node-ip", parse_node_ip)?;
         let any = match node_ip {
             Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -344,24 +336,8 @@ impl AgentConfig {
     }
 }
 
-/// What is reserved of the machine's `memory`, and the ceiling of all guests together, in bytes.
-fn share_memory(values: &Values, memory: u64) -> Result<(u64, u64), UsageError> {
-    let read = |name: &str, least| {
-        let number = values.parse(name, |text| parse_number(text, least, MAX_MEMORY))?;
-        let bytes = number.map(|number| number.saturating_mul(MIB));
-        // 0 is what is not known.
-        if bytes.is_some_and(|bytes| memory != 0 && bytes >= memory) {
-            let has = memory / MIB;
-            return Err(values.refuse(name, &format!("this machine has {has} MiB of memory: name fewer MiB")));
-        }
-        Ok(bytes)
-    };
-    let reserved = read("memory-reserved", 0)?.unwrap_or(0);
-    let rest = if memory == 0 { u64::MAX } else { memory.saturating_sub(reserved) };
-    Ok((reserved, read("guest-memory", 1)?.unwrap_or(rest)))
-}
-
-fn parse_number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
+/// A whole number in a range.
+pub(super) fn parse_number<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
     text: &str,
     least: T,
     most: T,
@@ -388,17 +364,6 @@ fn parse_node_name(text: &str) -> Result<String, String> {
         );
     }
     Ok(name)
-}
-
-/// A path as it stands on the host, that means the same to systemd and to a later check of a volume.
-fn parse_host_path(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let named = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
-    if !path.is_absolute() || !named || path.parent().is_none() || text.contains(char::is_control) {
-        return Err("not an absolute path below /, without .. and control characters".into());
-    }
-    // Without a slash at the end, and none twice.
-    Ok(path.components().collect())
 }
 
 fn parse_node_ip(text: &str) -> Result<IpAddr, String> {
@@ -439,31 +404,6 @@ mod tests {
         assert_eq!(config.max_pods, 110);
         assert_eq!((config.memory_reserved, config.guest_memory), (0, 512 * MIB));
         assert_eq!((config.watchdog_device, config.host_paths), (None, vec![]));
-    }
-
-    #[test]
-    fn memory_is_shared_between_the_system_and_the_guests() {
-        for (arguments, reserved, guests) in [
-            (vec!["--memory-reserved=112"], 112, 400),
-            (vec!["--memory-reserved=112", "--guest-memory=300"], 112, 300),
-            (vec!["--guest-memory", "511"], 0, 511),
-        ] {
-            let config = load(&arguments, &[]).unwrap();
-            let expected = (reserved * MIB, guests * MIB);
-            assert_eq!((config.memory_reserved, config.guest_memory), expected, "{arguments:?}");
-            assert_eq!(config.runtime().guest_memory, guests * MIB);
-        }
-    }
-
-    #[test]
-    fn host_paths_stand_as_systemd_reads_them() {
-        let config = load(&["--host-paths", "/dev//gpiochip0,/srv/data/", "--watchdog-device=none"], &[]);
-        let config = config.unwrap();
-        assert_eq!(config.host_paths, [PathBuf::from("/dev/gpiochip0"), "/srv/data".into()]);
-        assert_eq!(config.host_paths.iter().map(|p| p.as_os_str().len()).collect::<Vec<_>>(), [14, 9]);
-        assert_eq!(config.watchdog_device, None);
-        let watched = load(&["--watchdog-device", "/dev/watchdog"], &[]).unwrap();
-        assert_eq!(watched.watchdog_device, Some("/dev/watchdog".into()));
     }
 
     #[test]
@@ -524,17 +464,6 @@ mod tests {
             (vec![], vec![("COPEPOD_MAX_PODS", "many")], "COPEPOD_MAX_PODS: \"many\""),
             (vec!["--register-with-taints", "a=b:NoExecute,a=c:NoExecute"], vec![], "stands there twice"),
             (vec!["--data-dir", ""], vec![], "--data-dir: \"\""),
-            (
-                vec!["--memory-reserved", "512"],
-                vec![],
-                "--memory-reserved: \"512\": this machine has 512 MiB",
-            ),
-            (vec!["--memory-reserved", "-1"], vec![], "--memory-reserved: \"-1\": not a whole number"),
-            (vec![], vec![("COPEPOD_GUEST_MEMORY", "600")], "COPEPOD_GUEST_MEMORY: \"600\": this machine"),
-            (vec!["--guest-memory", "0"], vec![], "--guest-memory: \"0\": not a whole number from 1"),
-            (vec!["--host-paths", "/srv,/"], vec![], "--host-paths: \"/\": not an absolute path"),
-            (vec!["--host-paths", "/srv/../etc"], vec![], "--host-paths: \"/srv/../etc\""),
-            (vec!["--watchdog-device", "watchdog"], vec![], "--watchdog-device: \"watchdog\""),
             (vec!["--board", "pi"], vec![], "--board: \"pi\": there is no such board, but raspberry"),
             (vec!["--board", "/nowhere.toml"], vec![], "--board: board file /nowhere.toml: No such file"),
         ] {

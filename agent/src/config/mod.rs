@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod board;
 pub mod help;
+pub mod machine;
 mod node_labels;
 pub mod setting;
 pub mod toml;

@@ -21,6 +21,15 @@ const SAID: Duration = Duration::from_secs(30);
 /// What the manager gives as `WatchdogSec`, in microseconds.
 const WATCHDOG_USEC: u64 = 400_000;
 
+/// A certificate authority that begins in 2099, as a kubeconfig has it.
+const LATER_AUTHORITY: &str =
+    "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJDekNCc2dJQkFUQUtCZ2dxaGtqT1BRUURBakFRTVE0d0RBWURWUVFEREFW\
+    c1lYUmxjakFpR0E4eU1EazUKTURFd01UQXdNREF3TUZvWUR6SXdPVGt4TWpNeE1EQXdNREF3V2pBUU1RNHdEQVlEVlFRRERBVnNZ\
+    WFJsY2pCWgpNQk1HQnlxR1NNNDlBZ0VHQ0NxR1NNNDlBd0VIQTBJQUJNaWFNUXNvRisrZnJ1L3FIVWh2UkNuOVFQNkRZdXkrCmt4\
+    Q1hFamQrbWtVcFJPUzVXUXc4V2xsbnZkUXB2blI1bWxrVFk0VnJSUDFvYU0yc2o0RWM2dTR3Q2dZSUtvWkkKemowRUF3SURTQUF3\
+    UlFJZ01vcmQ2SEhRNWxremlVUmtrN3J6YU16bitiK0pTRXIvTnlBc0owNXNiQU1DSVFDMwpsZlMxb3RyQVZOWW92ZzJEZExYeElh\
+    OHB5OXlsdGdHTkRYUEpsTm52MlE9PQotLS0tLUVORCBDRVJUSUZJQ0FURS0tLS0tCg==";
+
 /// A service manager's end of the conversation.
 struct Manager {
     socket: UnixDatagram,
@@ -143,4 +152,59 @@ fn another_process_watchdog_and_a_missing_device_are_not_fed() {
     let log = process.output();
     assert!(log.contains("no-watchdog: No such file"), "{log}");
     assert!(!missing.exists());
+}
+
+#[test]
+fn a_bootstrap_file_is_waited_for_and_taken_up_when_it_is_dropped() {
+    let bed = Bed::empty();
+    let mut manager = Manager::listen(bed.folder());
+    let mut process = agent(&bed, &manager, &[], &[]);
+    manager.hear_line("READY=1");
+    manager.hear_line("STATUS=waiting for the bootstrap file");
+    // Longer than the agent's own pause between two looks: what it waits for, it says once.
+    std::thread::sleep(Duration::from_secs(11));
+    let waiting = |process: &Process| process.output().matches("waiting for the bootstrap file").count();
+    assert_eq!(waiting(&process), 1, "{}", process.output());
+    assert!(process.output().contains("bootstrap.conf: not there"), "{}", process.output());
+
+    bed.write("bootstrap.conf", "half a f");
+    bed.wait_for("the broken file to be named", SAID, || (waiting(&process) == 2).then_some(()));
+    // Nobody listens there: that it is tried says that the file was taken up.
+    bed.write("bootstrap.conf", &kubeconfig(", insecure-skip-tls-verify: true"));
+    manager.hear_line("STATUS=cannot join the cluster yet: ");
+    assert!(process.output().contains("cannot reach the API server 127.0.0.1:1"), "{}", process.output());
+
+    process.signal(Signal::TERM);
+    assert!(process.wait(SAID).success());
+}
+
+#[test]
+fn a_clock_that_is_not_set_is_waited_for_and_the_network_left_alone() {
+    let bed = Bed::empty();
+    let mut manager = Manager::listen(bed.folder());
+    let authority = format!(", certificate-authority-data: {LATER_AUTHORITY}");
+    bed.write("bootstrap.conf", &kubeconfig(&authority));
+    let mut process = agent(&bed, &manager, &[], &[]);
+    manager.hear_line("READY=1");
+    manager.hear_line("STATUS=the clock says 20");
+    let log = process.output();
+    assert!(log.contains(", before 2099-01-01T00:00:00Z, "), "{log}");
+    assert!(log.contains("waiting for it to be set (NTP)"), "{log}");
+    std::thread::sleep(Duration::from_secs(11));
+    assert_eq!(process.output(), log, "it is said once, and nothing is tried");
+
+    // The cluster of another file may have begun already.
+    bed.write("bootstrap.conf", &kubeconfig(", insecure-skip-tls-verify: true"));
+    manager.hear_line("STATUS=cannot join the cluster yet: ");
+    process.signal(Signal::TERM);
+    assert!(process.wait(SAID).success());
+}
+
+/// A bootstrap file for an API server that is not there, with more fields of its cluster.
+fn kubeconfig(cluster: &str) -> String {
+    format!(
+        "current-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'{cluster}}}}}]\n\
+         users: [{{name: u, user: {{token: abcdef.0123456789abcdef}}}}]\n"
+    )
 }

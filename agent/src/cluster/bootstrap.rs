@@ -2,21 +2,24 @@
 //!
 //! A kubeconfig that is there and whose certificate has not expired is used as it is. Else the bootstrap
 //! file's token asks for a certificate, which the cluster's own controller approves; this waits as long as
-//! it takes, says what it waits for, and reads the bootstrap file again at each try, so that a new token
-//! is taken up without a restart.
+//! it takes, says what it waits for (the file, the clock, the network, an approval), and reads the bootstrap
+//! file again at each try and whenever it is replaced, so that a new token is taken up without a restart.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_io::Timer;
+use futures_lite::FutureExt;
 use jiff::Timestamp;
 
 use super::certificates::{CertificateError, CertificateFolder, Facts, Purpose};
 use super::client::Client;
+use super::clock::{wait_for_clock, FileState};
 use super::csr::{CsrError, Wanted};
 use super::error::ApiError;
 use super::kubeconfig::Kubeconfig;
 use super::transport::within;
+use crate::durable::ClockStep;
 
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
@@ -86,25 +89,59 @@ impl From<CertificateError> for TryError {
 /// # Errors
 /// [`JoinError`], when only a person can help. Everything else is tried again for ever.
 pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinError> {
-    match existing(joining) {
-        Ok(Some(joined)) => return Ok(joined),
-        Ok(None) => {}
-        Err(error) => return Err(error),
+    wait_for_clock(joining.kubeconfig, joining.tell).await;
+    if let Some(joined) = existing(joining)? {
+        return Ok(joined);
     }
     let Some(file) = joining.bootstrap_file else {
         return Err(JoinError::NothingToJoinWith { kubeconfig: joining.kubeconfig.to_owned() });
     };
     let mut pause = PAUSE.0;
     loop {
-        let problem = match attempt(joining, file).await {
+        let bootstrap = bootstrap_file(file, joining.tell).await;
+        wait_for_clock(file, joining.tell).await;
+        let (seen, step) = (FileState::of(file), ClockStep::any());
+        let problem = match attempt(joining, file, &bootstrap).await {
             Ok(joined) => return Ok(joined),
             Err(problem) => problem,
         };
         let text = explain(joining, file, problem);
         log::error!("joining the cluster: {text}; trying again in {} s", pause.as_secs());
         (joining.tell)(&format!("cannot join the cluster yet: {text}"));
-        Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
-        pause = pause.saturating_mul(2).min(PAUSE.1);
+        let paused = async {
+            Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
+            pause.saturating_mul(2).min(PAUSE.1)
+        };
+        // Another file, or another time, is another try.
+        let changed = async {
+            seen.replaced(file).or(step.wait()).await;
+            PAUSE.0
+        };
+        pause = paused.or(changed).await;
+    }
+}
+
+/// The bootstrap file, once it is there, may be read and makes sense. It is on this machine: there is no
+/// need to ask for it less and less often.
+async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> Kubeconfig {
+    let mut told = String::new();
+    loop {
+        let seen = FileState::of(file);
+        let problem = match Kubeconfig::load(file) {
+            Ok(bootstrap) => return bootstrap,
+            Err(_) if !file.exists() => format!("bootstrap file {}: not there", file.display()),
+            Err(error) => format!("bootstrap file, {error}"),
+        };
+        if problem != told {
+            let text = format!(
+                "waiting for the {problem}; make it with `copepod bootstrap` where you have an administrator's \
+                 kubeconfig"
+            );
+            tell(&text);
+            log::warn!("{text}");
+            told = problem;
+        }
+        seen.replaced(file).await;
     }
 }
 
@@ -145,13 +182,16 @@ fn existing(joining: &Joining<'_>) -> Result<Option<(Client, Kubeconfig)>, JoinE
     }
 }
 
-async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconfig), TryError> {
-    let bootstrap = Kubeconfig::load(file).map_err(|error| TryError::Other(error.to_string()))?;
+async fn attempt(
+    joining: &Joining<'_>,
+    file: &Path,
+    bootstrap: &Kubeconfig,
+) -> Result<(Client, Kubeconfig), TryError> {
     // Signed before, and the kubeconfig did not come to be written: it still counts.
     if let Ok(Some(identity)) = joining.folder.load(Purpose::Client) {
         let ours = identity.facts.common_name == format!("system:node:{}", joining.node);
         if ours && !identity.facts.expired(Timestamp::now()) {
-            if let Ok(joined) = adopt(joining, &bootstrap) {
+            if let Ok(joined) = adopt(joining, bootstrap) {
                 return Ok(joined);
             }
         }
@@ -175,7 +215,7 @@ async fn attempt(joining: &Joining<'_>, file: &Path) -> Result<(Client, Kubeconf
         })?
         .map_err(TryError::Csr)?;
     joining.folder.store(Purpose::Client, &certificate, &key, Timestamp::now())?;
-    adopt(joining, &bootstrap)
+    adopt(joining, bootstrap)
 }
 
 /// Writes the node's kubeconfig around its current certificate, and uses it.

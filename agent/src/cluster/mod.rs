@@ -2,7 +2,8 @@
 //!
 //! - [`transport`], [`client`], [`watch`], [`error`]: one HTTP/2 connection and what goes over it.
 //! - [`kubeconfig`]: where the server is and with what one proves oneself.
-//! - [`certificates`], [`csr`], [`bootstrap`], [`serving`]: from a token to certificates of the node's own.
+//! - [`certificates`], [`csr`], [`bootstrap`], [`serving`]: from a token to certificates of the node's own;
+//!   `clock`: not before the clock is set.
 //! - [`registration`], [`lease`]: the Node object and its Lease; [`crate::node::heartbeat`] keeps them true.
 //! - [`pods`]: the pods bound to this node, and what is reported of them.
 //! - [`events`]: what `kubectl describe` shows under Events.
@@ -11,6 +12,7 @@
 pub mod bootstrap;
 pub mod certificates;
 pub mod client;
+mod clock;
 pub mod csr;
 pub mod error;
 pub mod events;

@@ -3,6 +3,8 @@
 //! A file is whole or absent: written under a temporary name, synced, renamed, and its folder synced.
 
 pub mod clock;
+mod clock_step;
 mod file;
 
+pub use clock_step::ClockStep;
 pub use file::{ensure_private_dir, lock_dir, remove_if_exists, write_atomic};

@@ -1,0 +1,148 @@
+//! The clock that TLS needs: before the cluster's authority began, no certificate of the cluster is valid,
+//! and every try to reach it is in vain.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+use jiff::Timestamp;
+use x509_cert::der::Decode;
+use x509_cert::Certificate;
+
+use super::kubeconfig::{certificates, Kubeconfig};
+use crate::durable::ClockStep;
+
+/// 2025-01-01T00:00:00Z: older than the first of these agents. A clock before it is not set, whatever the
+/// cluster.
+const BEFORE_COPEPOD: i64 = 1_735_689_600;
+/// Between two looks at a file that is waited for: local, and only until the node has joined.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Waits until the clock is late enough for the cluster of a kubeconfig, and says so if it has to. A file
+/// that cannot be read is not waited for, and one that is replaced is read again.
+pub async fn wait_for_clock(path: &Path, tell: &dyn Fn(&str)) {
+    let mut told = None;
+    loop {
+        let seen = FileState::of(path);
+        let Ok(kubeconfig) = Kubeconfig::load(path) else { return };
+        let earliest = earliest(kubeconfig.authority.as_deref());
+        let step = ClockStep::until(earliest);
+        let now = Timestamp::now();
+        let Some(problem) = too_early(now, earliest) else {
+            if told.is_some() {
+                log::info!("the clock was set: it says {now:.0}");
+            }
+            return;
+        };
+        tell(&problem);
+        if told.replace(earliest) != Some(earliest) {
+            log::warn!("{problem}");
+        }
+        step.wait().or(seen.replaced(path)).await;
+    }
+}
+
+/// When the first of the authority's certificates begins. (Of several, any may be the one that counts.)
+fn earliest(authority: Option<&str>) -> Timestamp {
+    let floor = Timestamp::from_second(BEFORE_COPEPOD).unwrap_or_default();
+    let begins = |der: &[u8]| {
+        let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;
+        let seconds = i64::try_from(validity.not_before.to_unix_duration().as_secs()).ok()?;
+        Timestamp::from_second(seconds).ok()
+    };
+    let all = authority.and_then(|pem| certificates(pem).ok()).unwrap_or_default();
+    all.iter().filter_map(|der| begins(der)).min().map_or(floor, |first| first.max(floor))
+}
+
+/// What to say about a clock that is not set.
+fn too_early(now: Timestamp, earliest: Timestamp) -> Option<String> {
+    (now < earliest).then(|| {
+        format!(
+            "the clock says {now:.0}, before {earliest:.0}, when the cluster's certificates begin to be \
+             valid: waiting for it to be set (NTP)"
+        )
+    })
+}
+
+/// What a file was, to see whether it is another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileState(Option<(u64, i64, i64)>);
+
+impl FileState {
+    /// As it is now; also that there is none.
+    #[must_use]
+    pub fn of(path: &Path) -> FileState {
+        use std::os::unix::fs::MetadataExt;
+        // Its change, not its modification: another owner or mode counts, too.
+        let state = |found: std::fs::Metadata| (found.ino(), found.ctime(), found.ctime_nsec());
+        FileState(std::fs::metadata(path).ok().map(state))
+    }
+
+    /// Waits until the file is another.
+    pub async fn replaced(&self, path: &Path) {
+        while FileState::of(path) == *self {
+            Timer::after(LOOK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn authority(year: i32) -> String {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(year, 2, 3);
+        params.not_after = rcgen::date_time_ymd(year + 10, 2, 3);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    #[test]
+    fn the_clock_is_waited_for_until_the_authority_begins() {
+        let both = format!("{}{}", authority(2031), authority(2029));
+        for (authority, now, waits) in [
+            (None, "1970-01-01T00:00:12Z", true),
+            (None, "2024-12-31T23:59:59Z", true),
+            (None, "2025-01-01T00:00:00Z", false),
+            (Some("no certificate"), "2024-12-31T23:59:59Z", true),
+            (Some("no certificate"), "2025-01-01T00:00:00Z", false),
+            (Some(authority(2001).as_str()), "2001-02-03T00:00:00Z", true),
+            (Some(authority(2001).as_str()), "2025-01-01T00:00:00Z", false),
+            (Some(authority(2029).as_str()), "2029-02-02T23:59:59Z", true),
+            (Some(authority(2029).as_str()), "2029-02-03T00:00:00Z", false),
+            (Some(both.as_str()), "2029-02-02T23:59:59Z", true),
+            (Some(both.as_str()), "2029-02-03T00:00:00Z", false),
+        ] {
+            let problem = too_early(now.parse().unwrap(), earliest(authority));
+            assert_eq!(problem.is_some(), waits, "{now}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_with_both_times() {
+        let now = "1970-01-01T00:00:12.345Z".parse().unwrap();
+        let text = too_early(now, earliest(Some(&authority(2029)))).unwrap();
+        assert!(
+            text.starts_with("the clock says 1970-01-01T00:00:12Z, before 2029-02-03T00:00:00Z, "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn another_file_is_noticed() {
+        let path = std::env::temp_dir().join(format!("copepod-replaced-{:x}", fastrand::u64(..)));
+        let none = FileState::of(&path);
+        assert_eq!(none, FileState::of(&path));
+        std::fs::write(&path, "1").unwrap();
+        let one = FileState::of(&path);
+        assert_ne!(one, none);
+        let next = path.with_extension("next");
+        std::fs::write(&next, "2").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        assert_ne!(FileState::of(&path), one);
+        async_io::block_on(one.replaced(&path));
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -202,7 +202,7 @@ async fn supervise(
             runtime,
             store,
             registries: Arc::new(registries),
-            logs: Logs::new(folder.join("logs")),
+            logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             local: given.local,
             terminal: Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) }),
             pulling: Arc::default(),

@@ -2,14 +2,19 @@
 //!
 //! `<root>/<namespace>_<pod>_<uid>/<container>/<restart>.log` is what a run writes to, as a kubelet
 //! lays it out. When it is full it becomes `<restart>.log.<n>`, n counting upwards, and a new one is
-//! begun ([`segments`]). [`line`] is the format of an entry, [`writer`] makes them, [`reader`]
-//! answers `kubectl logs`, and [`tail`] finds where `--tail` begins.
+//! begun ([`segments`]). [`line`] is the format of an entry; [`split`] makes them, dropping what is
+//! beyond the [`rate`]; [`writer`] hands them to [`appender`], at once or after they were [`waiting`].
+//! [`reader`] answers `kubectl logs`, and [`tail`] finds where `--tail` begins.
 
+mod appender;
 mod line;
 mod page_cache;
+mod rate;
 mod reader;
 mod segments;
+mod split;
 mod tail;
+mod waiting;
 mod writer;
 
 use std::collections::HashMap;
@@ -18,17 +23,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 pub use reader::{ReadOptions, Reader};
 pub use writer::Writer;
 
 use segments::Run;
+use waiting::Waiting;
 use writer::Live;
 
-/// Bytes after which a log is rotated: the kubelet's default `containerLogMaxSize`.
-const MAX_FILE: u64 = 10 * 1024 * 1024;
-/// Files kept of one run, the one being written included: the kubelet's default `containerLogMaxFiles`.
-const MAX_FILES: u64 = 5;
 /// A file name's longest, in bytes, on every Linux file system (`NAME_MAX`).
 const NAME_MAX: usize = 255;
 
@@ -41,12 +44,35 @@ pub enum Stream {
     Stderr,
 }
 
+/// How logs are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes after which a log is rotated.
+    pub max_size: u64,
+    /// Files kept of one run, the one being written included.
+    pub max_files: u32,
+    /// Bytes that a container may print each second, entry headers included, averaged over ten seconds;
+    /// 0 for no limit.
+    pub rate: u64,
+    /// How long entries may wait in memory, so that they reach the medium together; 0: they do not.
+    /// [`Logs::flush`] is for the process's end then.
+    pub flush_interval: Duration,
+}
+
+impl Default for Settings {
+    /// The kubelet's sizes (`containerLogMaxSize`, `containerLogMaxFiles`), no limit, and no waiting.
+    fn default() -> Settings {
+        Settings { max_size: 10 * 1024 * 1024, max_files: 5, rate: 0, flush_interval: Duration::ZERO }
+    }
+}
+
 /// The folder of all logs. Clones are one and the same: they know of each other's open writers.
 #[derive(Clone)]
 pub struct Logs {
     root: PathBuf,
-    max_file: u64,
+    settings: Settings,
     open: Arc<OpenRuns>,
+    waiting: Arc<Waiting>,
 }
 
 /// The runs that are being written now, by the path of their log, so that followers find them.
@@ -66,8 +92,14 @@ pub struct PodKey {
 impl Logs {
     /// Logs under `root`, which need not exist yet.
     #[must_use]
-    pub fn new(root: PathBuf) -> Logs {
-        Logs { root, max_file: MAX_FILE, open: Arc::default() }
+    pub fn new(root: PathBuf, settings: Settings) -> Logs {
+        let waiting = Arc::new(Waiting::new(settings.flush_interval));
+        Logs { root, settings, open: Arc::default(), waiting }
+    }
+
+    /// Hands everything that waits in memory to the kernel, as before the process ends. Blocks.
+    pub fn flush(&self) {
+        self.waiting.write_out();
     }
 
     /// Opens the log of one run of a container, going on where an earlier process left it. Files of
@@ -81,7 +113,7 @@ impl Logs {
         if self.writer_of(&path).is_some() {
             return Err(named(&path, "open", io::ErrorKind::AlreadyExists.into()));
         }
-        let writer = Writer::open(run, self.max_file, Arc::downgrade(&self.open))
+        let writer = Writer::open(run, &self.settings, self.waiting.clone(), Arc::downgrade(&self.open))
             .map_err(|error| named(&path, "open", error))?;
         let mut open = lock(&self.open);
         open.retain(|_, run| run.strong_count() > 0);
@@ -133,11 +165,7 @@ impl Logs {
         let mut outcome = Ok(());
         for entry in entries {
             let path = entry.map_err(|error| named(&self.root, "list", error))?.path();
-            let uid = path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .and_then(|n| n.rsplit_once('_'))
-                .map(|(_, uid)| uid);
+            let uid = path.file_name().and_then(|name| name.to_str()).and_then(uid_of);
             if uid.is_some_and(|uid| !keep(uid)) {
                 outcome = remove_folder(&path).and(outcome);
             }
@@ -184,6 +212,14 @@ fn path_part(name: &str) -> io::Result<&str> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     Ok(name)
+}
+
+/// The uid in the name of a pod's folder. None of the three parts has an underscore of its own, so that
+/// what else a folder of an operator's choice may hold is seldom taken for one.
+fn uid_of(folder: &str) -> Option<&str> {
+    let mut parts = folder.split('_');
+    let [_, _, uid] = [parts.next()?, parts.next()?, parts.next()?];
+    parts.next().is_none().then_some(uid)
 }
 
 fn remove_folder(folder: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Reads one run's log with the options of `kubectl logs`, and follows it while it is written.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::line::{self, Entry, MAX_ENTRY};
 use super::page_cache::read_at;
 use super::segments::Run;
 use super::tail;
-use super::writer::{Live, Progress};
+use super::writer::{Following, Live, Progress};
 use crate::control;
 
 /// Bytes read at a time: what one reader costs, about twice. Larger than any entry.
@@ -47,6 +47,8 @@ pub struct Reader {
     pub(super) files: Files,
     position: Position,
     follow: bool,
+    /// Keeps the writer from having entries wait.
+    _following: Option<Following>,
     since: Option<String>,
     timestamps: bool,
     /// Bytes that may still be given out.
@@ -74,6 +76,7 @@ pub(super) struct Files {
 
 impl Reader {
     pub(super) async fn open(run: Run, live: Option<Arc<Live>>, options: ReadOptions) -> io::Result<Reader> {
+        let following = live.as_ref().filter(|_| options.follow).map(Live::follow);
         let mut files = Files::open(run, live).await?;
         let position = match options.tail {
             Some(lines) => tail::locate(&mut files, lines).await?,
@@ -83,6 +86,7 @@ impl Reader {
             files,
             position,
             follow: options.follow,
+            _following: following,
             // Before 1970 nothing was logged.
             since: options.since.filter(|since| *since > Timestamp::UNIX_EPOCH).and_then(line::stamp),
             timestamps: options.timestamps,
@@ -193,21 +197,29 @@ impl Reader {
 
 impl Files {
     async fn open(run: Run, live: Option<Arc<Live>>) -> io::Result<Files> {
-        let of = run.clone();
+        let (of, writer) = (run.clone(), live.clone());
         let (listing, size) = control::blocking(move || {
+            // Everything printed so far is to be seen.
+            if let Some(live) = &writer {
+                live.flush();
+            }
             let listing = of.list()?;
-            let size = if listing.current { std::fs::metadata(of.current())?.len() } else { 0 };
+            // A writer knows it, and may be renaming the file.
+            let size =
+                if listing.current && writer.is_none() { fs::metadata(of.current())?.len() } else { 0 };
             Ok::<_, io::Error>((listing, size))
         })
         .await?;
-        if !listing.current && listing.rotated.is_empty() {
+        // A rotation on the way may have hidden the file that a writer has open.
+        if live.is_none() && !listing.current && listing.rotated.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
         let current = listing.current_number();
         let end = live
             .as_ref()
             .map_or(Position { number: current, offset: size }, |live| live.progress().position());
-        let first = listing.rotated.first().copied().unwrap_or(end.number).min(end.number);
+        // Not `end`'s: the writer may have rotated since the listing, and what is gone is passed over.
+        let first = listing.rotated.first().copied().unwrap_or(current).min(end.number);
         Ok(Files { run, live, first, end, current, open: None })
     }
 
@@ -242,11 +254,5 @@ impl Files {
                 changed.await;
             }
         }
-    }
-}
-
-impl Progress {
-    pub fn position(&self) -> Position {
-        Position { number: self.number, offset: self.size }
     }
 }

@@ -8,8 +8,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::MAX_FILES;
-
 /// Where one run's files are.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -62,9 +60,9 @@ impl Run {
         Ok(())
     }
 
-    /// Removes full files so that, with number `current` as the one being written, [`MAX_FILES`] stay.
-    pub fn remove_excess(&self, listing: &Listing, current: u64) -> io::Result<()> {
-        for number in listing.rotated.iter().filter(|n| n.saturating_add(MAX_FILES) <= current) {
+    /// Removes full files so that, with number `current` as the one being written, `keep` stay.
+    pub fn remove_excess(&self, listing: &Listing, current: u64, keep: u64) -> io::Result<()> {
+        for number in listing.rotated.iter().filter(|n| n.saturating_add(keep) <= current) {
             crate::durable::remove_if_exists(&self.rotated(*number))?;
         }
         Ok(())

@@ -8,6 +8,11 @@ use jiff::Timestamp;
 use super::line::MAX_CONTENT;
 use super::*;
 
+mod waiting;
+
+/// What no test fills.
+const MAX_FILE: u64 = 10 * 1024 * 1024;
+
 struct Folder(PathBuf);
 
 impl Folder {
@@ -16,7 +21,7 @@ impl Folder {
     }
     /// Logs that rotate at `max_file` bytes.
     fn logs(&self, max_file: u64) -> Logs {
-        Logs { max_file, ..Logs::new(self.0.clone()) }
+        Logs::new(self.0.clone(), Settings { max_size: max_file, ..Settings::default() })
     }
 }
 
@@ -341,10 +346,14 @@ fn the_previous_runs_files_stay_and_older_ones_go() {
         writer.write(Stream::Stdout, b"and another\n").unwrap();
     }
     assert_eq!(files(&folder), ["1.log", "1.log.1", "3.log", "3.log.1"]);
+    // What else is there is left alone.
+    let others = ["lost+found", "a_b", "a_b_c_d", "lock"].map(|name| folder.0.join(name));
+    others.iter().for_each(|path| fs::create_dir(path).unwrap());
     logs.remove_others(|uid| uid == "u1").unwrap();
     assert_eq!(files(&folder).len(), 4);
     logs.remove_others(|_| false).unwrap();
-    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    assert!(!folder.0.join("default_hello_u1").exists());
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), others.len());
     logs.remove(&pod()).unwrap();
 }
 

@@ -1,33 +1,34 @@
 //! Writes one run's log.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use event_listener::Event;
 
-use super::line::{self, MAX_CONTENT};
+use super::appender::Appender;
+use super::reader::Position;
 use super::segments::Run;
-use super::{lock, OpenRuns, Stream, MAX_FILES};
-use crate::durable::clock::Now;
+use super::split::{Moment, Splitter};
+use super::waiting::{Waiting, LOG_BUFFER};
+use super::{lock, OpenRuns, Settings, Stream};
 
-/// Entries are handed to the kernel in pieces of about this many bytes, however much a guest prints
-/// in one call: memory stays bounded, and a host call works in chunks of at most 64 KiB.
-const BATCH: usize = 64 * 1024;
-
-/// One container's open log. Shared by its two streams; followers hold only its progress.
+/// One container's open log. Shared by its two streams; followers hold only what is [`Live`] of it.
 pub struct Writer {
     live: Arc<Live>,
-    inner: Mutex<Inner>,
     open_runs: Weak<OpenRuns>,
 }
 
-/// What followers see of a log that is being written.
+/// A log that is being written, as its writer, its readers and the deadline of [`Waiting`] see it.
 pub(super) struct Live {
     progress: Mutex<Progress>,
     /// Notified whenever `progress` has changed.
     pub changed: Event,
+    /// Readers for which nothing may wait.
+    followers: AtomicUsize,
+    waiting: Arc<Waiting>,
+    inner: Mutex<Inner>,
 }
 
 /// How far the log is written. Everything before `size` is whole entries.
@@ -44,68 +45,86 @@ pub(super) struct Progress {
 }
 
 struct Inner {
-    run: Run,
-    max_file: u64,
-    number: u64,
-    file: Arc<File>,
-    size: u64,
-    /// A failed write has left bytes after `size` that could not be cut off.
-    torn: bool,
+    appender: Appender,
+    splitter: Splitter,
+    /// Entries that wait, at most [`LOG_BUFFER`] bytes.
+    held: Vec<u8>,
+    /// [`Waiting`] knows of them.
+    listed: bool,
+    /// What waited could not be written: from now on every write tries, and says so, until one succeeds.
+    failing: bool,
+    /// The agent's log says so already.
+    told: bool,
     closed: bool,
-    /// Lines that have no end yet, one for each stream; at most [`MAX_CONTENT`] bytes each.
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
 }
 
+/// As long as it lives, entries do not wait.
+pub(super) struct Following(Arc<Live>);
+
 impl Writer {
-    pub(super) fn open(run: Run, max_file: u64, open_runs: Weak<OpenRuns>) -> io::Result<Writer> {
-        crate::durable::ensure_private_dir(&run.folder)?;
-        run.remove_before_previous()?;
-        let listing = run.list()?;
-        let number = listing.current_number();
-        run.remove_excess(&listing, number)?;
-        let file = Arc::new(open_file(&run, false)?);
-        let size = file.metadata()?.len();
-        let progress = Progress { number, file: file.clone(), size, closed: false };
-        let live = Arc::new(Live { progress: Mutex::new(progress), changed: Event::new() });
-        // What an earlier process left may end within an entry.
-        let torn = size > 0;
-        let (stdout, stderr) = (Vec::new(), Vec::new());
-        let inner =
-            Mutex::new(Inner { run, max_file, number, file, size, torn, closed: false, stdout, stderr });
-        Ok(Writer { live, inner, open_runs })
+    pub(super) fn open(
+        run: Run,
+        settings: &Settings,
+        waiting: Arc<Waiting>,
+        open_runs: Weak<OpenRuns>,
+    ) -> io::Result<Writer> {
+        let appender = Appender::open(run, settings)?;
+        let progress = Mutex::new(Progress::of(&appender, false));
+        let inner = Mutex::new(Inner {
+            appender,
+            splitter: Splitter::new(settings.rate),
+            held: Vec::new(),
+            listed: false,
+            failing: false,
+            told: false,
+            closed: false,
+        });
+        let (changed, followers) = (Event::new(), AtomicUsize::new(0));
+        Ok(Writer { live: Arc::new(Live { progress, changed, followers, waiting, inner }), open_runs })
     }
 
-    /// Takes bytes of one stream. Whole lines go to the file as they come, with a time stamp; the rest
-    /// waits for the end of its line, or is written as a part of one when it is 16 KiB long. Any thread
-    /// may call it; it blocks as long as the kernel takes to copy the bytes.
+    /// Takes bytes of one stream. Whole lines go to the file as they come, with a time stamp, or wait in
+    /// memory for the flush interval if one is set and nobody follows; the rest waits for the end of its
+    /// line, or is written as a part of one when it is 16 KiB long. Lines beyond the rate are dropped, and
+    /// the log says how many. Any thread may call it; it blocks as long as the kernel takes to copy the
+    /// bytes.
     ///
     /// # Errors
-    /// What the file system says (ENOSPC, EIO). Of a call with more than 64 KiB, a first part may
-    /// have been written then. Nothing that an earlier call brought is lost.
+    /// What the file system says (ENOSPC, EIO), of these bytes or of those that waited: none of these
+    /// are taken then, but for the first part of a call with more than 64 KiB. Nothing that an earlier
+    /// call brought is lost: what waited waits on, and is tried again by each call and at each flush.
     pub fn write(&self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = lock(&self.inner);
+        self.write_at(&Moment::now(), stream, bytes)
+    }
+
+    pub(super) fn write_at(&self, at: &Moment, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = lock(&self.live.inner);
         if inner.closed {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the container's log is closed"));
         }
-        let written = inner.take(stream, &stamp(), bytes);
-        self.publish(&inner);
+        let written = inner.take(&self.live, stream, at, bytes);
+        self.live.publish(&inner);
         written
     }
 
-    /// Writes out unfinished lines and ends every follower. Called when the container has ended;
-    /// later calls do nothing.
+    /// Writes out everything, unfinished lines too, and ends every follower. Called when the container
+    /// has ended; later calls do nothing.
     pub fn close(&self) {
-        let mut inner = lock(&self.inner);
+        let live = &self.live;
+        let mut inner = lock(&live.inner);
         if inner.closed {
             return;
         }
         inner.closed = true;
-        if let Err(error) = inner.flush_unfinished(&stamp()) {
-            let path = inner.run.current();
-            ::log::warn!("the last, unfinished line could not be written to {}: {error}", path.display());
+        let last = inner.splitter.end(&Moment::now());
+        let lost = inner.held.len().saturating_add(last.len());
+        let flushed = inner.flush(live);
+        if let Err(error) = flushed.and_then(|()| inner.append(&last)) {
+            let path = inner.appender.path();
+            ::log::warn!("the last {lost} bytes could not be written to {}: {error}", path.display());
         }
-        self.publish(&inner);
+        inner.let_go(live);
+        live.publish(&inner);
         if let Some(open_runs) = self.open_runs.upgrade() {
             lock(&open_runs).retain(|_, live| !std::ptr::eq(live.as_ptr(), Arc::as_ptr(&self.live)));
         }
@@ -113,22 +132,6 @@ impl Writer {
 
     pub(super) fn live(&self) -> &Arc<Live> {
         &self.live
-    }
-
-    fn publish(&self, inner: &Inner) {
-        let now = Progress {
-            number: inner.number,
-            file: inner.file.clone(),
-            size: inner.size,
-            closed: inner.closed,
-        };
-        {
-            let mut progress = lock(&self.live.progress);
-            let closed = progress.closed;
-            *progress = now;
-            progress.closed |= closed;
-        }
-        self.live.changed.notify(usize::MAX);
     }
 }
 
@@ -148,143 +151,164 @@ impl Live {
         lock(&self.progress).closed = true;
         self.changed.notify(usize::MAX);
     }
+
+    /// Nothing waits any more while the returned value lives. What waits already is for [`Live::flush`].
+    pub fn follow(self: &Arc<Self>) -> Following {
+        // The flush that follows takes the lock that each write holds, which orders this before it.
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        Following(self.clone())
+    }
+
+    /// Writes out what waits, for a reader. What cannot be written waits on, and is told once. Blocks.
+    pub fn flush(&self) {
+        self.flush_inner(&mut lock(&self.inner));
+    }
+
+    /// As [`Live::flush`], at the deadline; false if it has to be listed for the next one.
+    pub fn write_out_listed(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        self.flush_inner(&mut inner);
+        inner.listed = !inner.held.is_empty();
+        !inner.listed
+    }
+
+    fn flush_inner(&self, inner: &mut Inner) {
+        if inner.closed {
+            return;
+        }
+        let missing = inner.splitter.missing(&Moment::now());
+        let mut flushed = inner.flush(self);
+        if flushed.is_ok() {
+            flushed = inner.append(&missing.entries);
+        }
+        if flushed.is_err() {
+            inner.splitter.undo(missing);
+        }
+        match flushed {
+            Ok(()) => inner.told = false,
+            Err(error) if !std::mem::replace(&mut inner.told, true) => {
+                let (path, bytes) = (inner.appender.path(), inner.held.len());
+                ::log::warn!(
+                    "cannot write to {}: {error}; its last {bytes} bytes wait in memory and are tried again",
+                    path.display()
+                );
+            }
+            Err(_) => {}
+        }
+        self.publish(inner);
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let now = Progress::of(&inner.appender, inner.closed);
+        {
+            let mut progress = lock(&self.progress);
+            let closed = progress.closed;
+            *progress = now;
+            progress.closed |= closed;
+        }
+        self.changed.notify(usize::MAX);
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    fn of(appender: &Appender, closed: bool) -> Progress {
+        let Position { number, offset: size } = appender.position();
+        Progress { number, file: appender.file().clone(), size, closed }
+    }
+
+    pub fn position(&self) -> Position {
+        Position { number: self.number, offset: self.size }
+    }
 }
 
 impl Inner {
-    fn take(&mut self, stream: Stream, stamp: &str, bytes: &[u8]) -> io::Result<()> {
+    fn take(&mut self, live: &Arc<Live>, stream: Stream, at: &Moment, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let mut unfinished = std::mem::take(self.unfinished(stream));
-            let before = unfinished.len();
-            let mut batch = Vec::new();
-            while !rest.is_empty() && batch.len() < BATCH {
-                rest = add(&mut batch, &mut unfinished, stream, stamp, rest);
+            let (batch, after) = self.splitter.batch(stream, at, rest);
+            if let Err(error) = self.commit(live, &batch.entries) {
+                self.splitter.undo(batch);
+                return Err(error);
             }
-            let committed = if batch.is_empty() { Ok(()) } else { self.commit(&batch) };
-            if committed.is_err() && !batch.is_empty() {
-                // The first entry of the batch began with what was waiting before.
-                let start = line::HEADER;
-                unfinished = batch.get(start..start + before).unwrap_or_default().to_vec();
-            }
-            *self.unfinished(stream) = unfinished;
-            committed?;
+            rest = after;
         }
         Ok(())
     }
 
-    fn flush_unfinished(&mut self, stamp: &str) -> io::Result<()> {
-        let mut batch = Vec::new();
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let unfinished = std::mem::take(self.unfinished(stream));
-            if !unfinished.is_empty() {
-                line::push(&mut batch, stamp, stream, true, [&unfinished, b""]);
-            }
-        }
-        if batch.is_empty() {
+    /// Takes whole entries, all of them or none: to wait, or after what waits to the file.
+    fn commit(&mut self, live: &Arc<Live>, entries: &[u8]) -> io::Result<()> {
+        if entries.is_empty() || self.hold(live, entries) {
             return Ok(());
         }
-        self.commit(&batch)
+        self.flush(live)?;
+        if self.hold(live, entries) {
+            return Ok(());
+        }
+        self.append(entries)
     }
 
-    fn unfinished(&mut self, stream: Stream) -> &mut Vec<u8> {
-        match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
-        }
-    }
-
-    /// Appends whole entries, all of them or none.
-    fn commit(&mut self, batch: &[u8]) -> io::Result<()> {
-        self.mend()?;
-        let length = batch.len() as u64;
-        if self.size > 0 && self.size.saturating_add(length) > self.max_file {
-            self.rotate()?;
-        }
-        if let Err(error) = (&*self.file).write_all(batch) {
-            self.torn = self.file.set_len(self.size).is_err();
-            return Err(error);
-        }
-        self.size = self.size.saturating_add(length);
-        Ok(())
-    }
-
-    /// Ends what may be half an entry with a line feed, so that it spoils nothing but itself.
-    fn mend(&mut self) -> io::Result<()> {
-        if self.torn {
-            let size = self.file.metadata()?.len();
-            let mut last = [b'\n'];
-            if let Some(at) = size.checked_sub(1) {
-                std::os::unix::fs::FileExt::read_exact_at(&*self.file, &mut last, at)?;
+    /// Has entries wait where they may. A file ends where it would without waiting.
+    fn hold(&mut self, live: &Arc<Live>, entries: &[u8]) -> bool {
+        let length = self.held.len().saturating_add(entries.len());
+        let may_wait = length <= LOG_BUFFER
+            && !self.failing
+            && live.followers.load(Ordering::Relaxed) == 0
+            && !self.appender.is_full_with(self.held.len(), entries.len())
+            && live.waiting.reserve(entries.len());
+        if may_wait {
+            let capacity = length.max(self.held.capacity().saturating_mul(2)).min(LOG_BUFFER);
+            self.held.reserve_exact(capacity.saturating_sub(self.held.len()));
+            self.held.extend_from_slice(entries);
+            if !std::mem::replace(&mut self.listed, true) {
+                live.waiting.list(Arc::downgrade(live));
             }
-            if last != [b'\n'] {
-                (&*self.file).write_all(b"\n")?;
-            }
-            self.size = self.file.metadata()?.len();
-            self.torn = false;
+        }
+        may_wait
+    }
+
+    /// Writes out what waits. Its memory is given back.
+    fn flush(&mut self, live: &Live) -> io::Result<()> {
+        if !self.held.is_empty() {
+            let flushed = self.appender.append(&self.held);
+            self.failing = flushed.is_err();
+            flushed?;
+            self.let_go(live);
         }
         Ok(())
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
-        let (current, full) = (self.run.current(), self.run.rotated(self.number));
-        fs::rename(&current, &full)?;
-        let file = open_file(&self.run, true).inspect_err(|_| {
-            // The log goes on in the old file then; it is tried again with the next line.
-            let _ = fs::rename(&full, &current);
-        })?;
-        self.file = Arc::new(file);
-        self.size = 0;
-        self.number = self.number.saturating_add(1);
-        if let Some(oldest) = self.number.checked_sub(MAX_FILES) {
-            crate::durable::remove_if_exists(&self.run.rotated(oldest))?;
+    fn append(&mut self, entries: &[u8]) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.appender.append(entries)
     }
-}
 
-/// Moves one line, or as much of it as one entry holds, from `rest` to `batch`, or the start of one
-/// to `unfinished`; returns what remains.
-fn add<'a>(
-    batch: &mut Vec<u8>,
-    unfinished: &mut Vec<u8>,
-    stream: Stream,
-    stamp: &str,
-    rest: &'a [u8],
-) -> &'a [u8] {
-    let room = MAX_CONTENT.saturating_sub(unfinished.len());
-    let window = rest.get(..=room).unwrap_or(rest);
-    let end = window.iter().position(|byte| *byte == b'\n');
-    let Some((content, after)) =
-        rest.split_at_checked(end.unwrap_or(room)).filter(|(_, after)| !after.is_empty())
-    else {
-        unfinished.extend_from_slice(rest);
-        return &[];
-    };
-    line::push(batch, stamp, stream, end.is_none(), [unfinished, content]);
-    // Given back to the allocator: a thousand silent pods should hold no buffers.
-    *unfinished = Vec::new();
-    after.get(usize::from(end.is_some())..).unwrap_or_default()
-}
-
-fn stamp() -> String {
-    line::stamp(Now::read().wall).unwrap_or_else(|| "1970-01-01T00:00:00.000000000Z".to_owned())
-}
-
-/// Readable by the owner alone, as everything under the data folder.
-fn open_file(run: &Run, new: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).mode(0o600);
-    if new {
-        options.create_new(true)
-    } else {
-        options.create(true)
-    };
-    options.open(run.current())
+    fn let_go(&mut self, live: &Live) {
+        live.waiting.release(std::mem::take(&mut self.held).len());
+    }
 }
 
 #[cfg(test)]
 impl Writer {
     pub(super) fn unfinished_stdout(&self) -> Vec<u8> {
-        lock(&self.inner).stdout.clone()
+        lock(&self.live.inner).splitter.unfinished_stdout()
+    }
+
+    /// Bytes that wait, and the memory that they take.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let inner = lock(&self.live.inner);
+        (inner.held.len(), inner.held.capacity())
+    }
+
+    /// As if the medium under the log's path had been exchanged.
+    pub(super) fn reopen(&self) {
+        lock(&self.live.inner).appender.reopen();
     }
 }

@@ -156,7 +156,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     .await?;
     let address = own_address(config, &client, manager).await?;
     let node = object::node(config, &host, address);
-    let logs = Logs::new(data.join("logs"));
+    let logs = Logs::new(data.join("logs"), crate::log::Settings::default());
     let recorder = Recorder::start(client.clone(), &config.node_name);
     let facts = object::facts(&node, config.port);
     let supervisor = Supervisor::new(Setup {

@@ -28,7 +28,7 @@ impl Bench {
             runtime: Runtime::start(config).unwrap(),
             store: Store::open(&folder.join("images")).unwrap(),
             registries: Arc::default(),
-            logs: Logs::new(folder.join("logs")),
+            logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             local: BTreeMap::new(),
             terminal: None,
             pulling: Arc::default(),

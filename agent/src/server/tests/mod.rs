@@ -165,7 +165,7 @@ impl Bed {
         let tls = Tls::new(vec![serving.clone()], key).unwrap();
         tls.set_client_ca_pem(authority.pem.as_bytes()).unwrap();
         let root = std::env::temp_dir().join(format!("copepod-server-{:x}", fastrand::u64(..)));
-        let logs = Logs::new(root.clone());
+        let logs = Logs::new(root.clone(), crate::log::Settings::default());
         let context = ServerContext {
             node_name: NODE.to_owned(),
             tls: tls.clone(),

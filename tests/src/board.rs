@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{bed::process::Process, tools, Bed};
+use crate::{
+    bed::{self, process::Process},
+    tools, Bed,
+};
 
 /// How long QEMU may take to start, up to its first instruction.
 const QEMU_START: Duration = Duration::from_secs(20);
@@ -32,6 +35,8 @@ pub const STEP: Duration = Duration::from_secs(180);
 const POWER_OFF: Duration = Duration::from_secs(60);
 /// The disk of a board that holds the agent alone: binary, journal of ext4, images and logs.
 const DISK: &str = "64M";
+/// After this long a node that has registered is idle: its certificate is there, its first status sent.
+const IDLE: Duration = Duration::from_secs(60);
 /// The memory of a board, in MiB: the smallest that is promised to do.
 pub const MEMORY: u32 = 64;
 /// Where the disk of files is mounted on the board.
@@ -317,6 +322,19 @@ impl Board {
         Memory { agent: field("VmRSS:"), most: field("VmHWM:"), available: field("MemAvailable:") }
     }
 
+    /// What the agent takes on a board of this kind and [`MEMORY`], registered, approved, without pods, after
+    /// a minute of nothing: the figure of the footprint table.
+    #[track_caller]
+    pub fn agent_memory(machine: Machine) -> Memory {
+        let bed = Bed::start();
+        let mut board = Board::join(&bed, Plan::new(machine, "idle", bed::NODE), &[]);
+        board.ready(&bed);
+        std::thread::sleep(IDLE);
+        let memory = board.memory();
+        board.power_off();
+        memory
+    }
+
     /// Ends what runs on it, powers it off, and checks its disk.
     #[track_caller]
     pub fn power_off(mut self) {
@@ -349,12 +367,12 @@ pub struct Memory {
     pub available: u64,
 }
 
-/// The exit code and the output of a command, once the board's shell has ended it with a line `= CODE`.
+/// The exit code and the output of a command, once the board's shell has ended it with a new line and the
+/// line `= CODE`. A last new line of the output is left out.
 fn ended_with(answer: &str) -> Option<(i32, String)> {
-    let body = answer.strip_suffix('\n')?;
-    let (printed, last) = body.rsplit_once('\n').map_or(("", body), |(printed, last)| (printed, last));
+    let (printed, last) = answer.strip_suffix('\n')?.rsplit_once('\n')?;
     let code = last.strip_prefix("= ")?.parse().ok()?;
-    Some((code, printed.to_owned()))
+    Some((code, printed.strip_suffix('\n').unwrap_or(printed).to_owned()))
 }
 
 /// Prints a line on the test's stderr, even if the test passes.
@@ -398,9 +416,10 @@ mod tests {
 
     #[test]
     fn a_command_has_ended_once_its_code_has_come() {
-        assert_eq!(ended_with("= 0\n"), Some((0, String::new())));
-        assert_eq!(ended_with("one\ntwo\n= 127\n"), Some((127, "one\ntwo".to_owned())));
-        for unfinished in ["", "one\n", "one\n= 1", "= \n", "= 0\nmore\n", "x= 0\n"] {
+        assert_eq!(ended_with("\n= 0\n"), Some((0, String::new())));
+        assert_eq!(ended_with("one\ntwo\n\n= 127\n"), Some((127, "one\ntwo".to_owned())));
+        assert_eq!(ended_with("no new line\n= 0\n"), Some((0, "no new line".to_owned())));
+        for unfinished in ["", "one\n", "one\n= 1", "\n= \n", "\n= 0\nmore\n", "x= 0\n"] {
             assert_eq!(ended_with(unfinished), None, "{unfinished:?}");
         }
     }

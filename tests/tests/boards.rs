@@ -3,6 +3,7 @@
 //! The boards of this file share one bed; each has an address and pods of its own.
 
 use std::{
+    path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,9 +12,10 @@ use serde_json::json;
 
 use tests::{
     bed::{MORE_NODES, NODE},
-    board::{say, Machine, Plan, STEP},
+    board::{say, script, Machine, Plan, ON_BOARD, STEP},
     cluster::{pod, pod_spec, PULL_SECRET},
     guests::Guest,
+    kubectl::Columns,
     Bed, Board,
 };
 
@@ -33,32 +35,49 @@ fn bed() -> &'static Bed {
     })
 }
 
-/// The tutorial's pod on the board, its logs by `kubectl logs -f`, and its end by `kubectl delete`.
+/// Makes the tutorial's pod on the board, and gives its name.
 #[track_caller]
-fn runs_the_hello_pod(bed: &Bed, board: &mut Board) {
-    let name = &format!("hello-{}", board.name);
+fn hello_pod(bed: &Bed, board: &mut Board) -> String {
+    let name = format!("hello-{}", board.name);
     let mut spec = pod_spec("Always", IMAGE, &[]);
     spec["nodeSelector"] = json!({"kubernetes.io/hostname": board.name});
-    bed.apply_value(&pod(name, spec));
-    bed.wait_for_columns("default", name, STEP, |columns| {
+    bed.apply_value(&pod(&name, spec));
+    bed.wait_for_columns("default", &name, STEP, |columns| {
         columns.status == "Running" && columns.ready == "1/1"
     });
     board.report("pod Running");
-    let logs = bed.kubectl_spawn(&format!("logs-{name}"), &["logs", name, "-f"]);
-    let lines = bed.wait_for(&format!("three lines of `kubectl logs {name} -f`"), STEP, || {
+    name
+}
+
+/// The first lines of the pod's container, by `kubectl logs -f`.
+#[track_caller]
+fn logs_follow(bed: &Bed, board: &mut Board, pod: &str) {
+    let logs = bed.kubectl_spawn(&format!("logs-{pod}"), &["logs", pod, "-f"]);
+    let lines = bed.wait_for(&format!("three lines of `kubectl logs {pod} -f`"), STEP, || {
         let lines: Vec<String> = logs.output().lines().take(3).map(str::to_owned).collect();
         (lines.len() == 3).then_some(lines)
     });
     assert_eq!(lines, ["hello 0", "hello 1", "hello 2"]);
     board.report("three lines of logs -f");
+}
+
+/// The tutorial's pod on the board, its logs, what the agent takes with it, and its end by `kubectl delete`.
+#[track_caller]
+fn runs_the_hello_pod(bed: &Bed, board: &mut Board) {
+    let name = hello_pod(bed, board);
+    logs_follow(bed, board, &name);
+    print_memory(board);
+    bed.kubectl(&["delete", "pod", &name, "--timeout=120s"]).expect();
+    board.report("pod deleted");
+}
+
+#[track_caller]
+fn print_memory(board: &mut Board) {
     let memory = board.memory();
     say(&format!(
         "{}: agent with a pod {} KiB resident (at most {}), {} KiB of the board available",
         board.name, memory.agent, memory.most, memory.available
     ));
-    bed.kubectl(&["delete", "pod", name, "--timeout=120s"]).expect();
-    board.report("pod deleted");
-    drop(logs);
 }
 
 #[test]
@@ -99,4 +118,148 @@ fn a_board_whose_clock_begins_in_1970_waits_for_the_time_and_says_so() {
     board.ready(bed);
     runs_the_hello_pod(bed, &mut board);
     board.power_off();
+}
+
+/// The memory of the board with systemd, in MiB. systemd and its journal take some 60.
+const SYSTEM_MEMORY: u32 = 256;
+/// How long dpkg may take to unpack the package and run its scripts.
+const DPKG: Duration = Duration::from_secs(120);
+/// The pause of the watchdog in the drop-in, in seconds; the unit's own minute would make a long test.
+const WATCHDOG: u64 = 10;
+
+/// The Debian package of the agent, and the next version of it.
+fn packages(bed: &Bed, machine: Machine) -> (PathBuf, PathBuf) {
+    // Says how the agent is built, where it is not.
+    machine.agent();
+    let folder = bed.folder().join("packages");
+    script("cross/package", &["--no-build", "--output", &folder.to_string_lossy(), machine.target()]);
+    let packed = bed.shell(
+        "cd packages && mkdir next && dpkg-deb -R copepod_*.deb tree && \
+         sed -i 's/^Version: .*/&+next1/' tree/DEBIAN/control && \
+         dpkg-deb --root-owner-group -b tree next >&2 && ls copepod_*.deb next/copepod_*.deb",
+    );
+    let packed = packed.expect();
+    let mut files = packed.lines().map(|file| folder.join(file));
+    match (files.next(), files.next()) {
+        (Some(first), Some(second)) => (first, second),
+        _ => panic!("there are not two packages: {packed}"),
+    }
+}
+
+/// A property of the service, by systemd.
+#[track_caller]
+fn property(board: &mut Board, name: &str) -> String {
+    board.run(&format!("systemctl show -p {name} --value copepod.service"))
+}
+
+/// Waits until the service runs, by another process than `before`.
+#[track_caller]
+fn wait_for_another_process(bed: &Bed, board: &mut Board, before: &str) {
+    bed.wait_for("the service to be active by another process", STEP, || {
+        let active = property(board, "ActiveState") == "active";
+        (active && property(board, "MainPID") != before).then_some(())
+    });
+}
+
+/// Waits until the pod has been started anew, after `before` restarts, and runs.
+#[track_caller]
+fn comes_back(bed: &Bed, pod: &str, before: u32) -> u32 {
+    let running = |columns: &Columns| columns.status == "Running" && columns.ready == "1/1";
+    let columns =
+        bed.wait_for_columns("default", pod, STEP, |columns| running(columns) && columns.restarts > before);
+    columns.restarts
+}
+
+#[test]
+fn a_debian_package_lives_under_a_real_systemd() {
+    let bed = bed();
+    let mut plan = Plan::new(Machine::Arm64, "pi-systemd", MORE_NODES[2]);
+    plan.memory = SYSTEM_MEMORY;
+    let (package, next) = packages(bed, plan.machine);
+    let mut board = Board::system(bed, plan, &[&package, &next]);
+    let on_board =
+        |file: &Path| format!("{ON_BOARD}/{}", file.file_name().unwrap_or_default().to_string_lossy());
+
+    installs(&mut board, &on_board(&package));
+    joins(bed, &mut board);
+    let pod = hello_pod(bed, &mut board);
+    logs_follow(bed, &mut board, &pod);
+    print_memory(&mut board);
+
+    let restarts = the_watchdog_bites(bed, &mut board, &pod);
+
+    board.run("systemctl stop copepod");
+    assert_eq!(property(&mut board, "ActiveState"), "inactive");
+    assert_eq!(property(&mut board, "ExecMainStatus"), "0", "it ends by itself when it is stopped");
+    board.run("systemctl start copepod");
+    let restarts = comes_back(bed, &pod, restarts);
+    board.report("stopped, started, pod back");
+
+    let before = property(&mut board, "MainPID");
+    board.run_within(&format!("dpkg -i {}", on_board(&next)), DPKG);
+    wait_for_another_process(bed, &mut board, &before);
+    assert!(board.run("dpkg-query -W -f '${Version}' copepod").ends_with("+next1"));
+    comes_back(bed, &pod, restarts);
+    board.report("upgraded, pod back");
+
+    board.run_within("dpkg -r copepod", DPKG);
+    assert_eq!(property(&mut board, "ActiveState"), "inactive");
+    assert_eq!(board.try_run("pidof copepod", STEP).0, 1, "nothing of it runs");
+    board.run("test -s /var/lib/copepod/kubeconfig");
+    board.run_within("dpkg -P copepod", DPKG);
+    board.run("test ! -e /var/lib/copepod && test ! -e /etc/copepod && test ! -e /etc/default/copepod");
+    board.report("removed and purged");
+    bed.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"]).expect();
+    board.power_off();
+}
+
+/// Installed, the service is up at once, though nothing tells it of a cluster yet.
+#[track_caller]
+fn installs(board: &mut Board, package: &str) {
+    board.run_within(&format!("dpkg -i {package}"), DPKG);
+    board.report("installed");
+    assert_eq!(board.run("systemctl is-active copepod"), "active", "it is ready before it has joined");
+    assert_eq!(board.run("systemctl is-enabled copepod"), "enabled");
+    for (name, value) in [("Type", "notify"), ("WatchdogUSec", "1min"), ("User", "copepod")] {
+        assert_eq!(property(board, name), value, "{name}");
+    }
+    let verdict = board.run("systemd-analyze security --no-pager --threshold=20 copepod.service | tail -n 1");
+    say(&format!("{}: {verdict}", board.name));
+}
+
+/// A registry's authority, the node's address and a drop-in; then the bootstrap file, as root copies it.
+#[track_caller]
+fn joins(bed: &Bed, board: &mut Board) {
+    board.run("mkdir /etc/copepod/certs.d/registry.test:5000");
+    board.run(&format!("cp {ON_BOARD}/authority.crt /etc/copepod/certs.d/registry.test:5000/ca.crt"));
+    board.run(&format!("echo COPEPOD_NODE_IP={} >>/etc/default/copepod", board.plan.address));
+    board.run("mkdir /etc/systemd/system/copepod.service.d");
+    let drop_in = "/etc/systemd/system/copepod.service.d/watchdog.conf";
+    board.run(&format!("printf '[Service]\\nWatchdogSec={WATCHDOG}\\n' >{drop_in}"));
+    board.run("systemctl daemon-reload && systemctl restart copepod");
+    board.run(&format!("cp {ON_BOARD}/bootstrap.conf /etc/copepod/bootstrap.conf"));
+    board.ready(bed);
+}
+
+/// systemd hears from the agent, and kills and restarts it when it is frozen; the pod comes back. Gives the
+/// restarts of its container.
+#[track_caller]
+fn the_watchdog_bites(bed: &Bed, board: &mut Board, pod: &str) -> u32 {
+    let fed = |board: &mut Board| property(board, "WatchdogTimestampMonotonic").parse::<u64>().unwrap_or(0);
+    let first = fed(board);
+    assert!(first > 0, "the watchdog was fed");
+    bed.wait_for("the watchdog to be fed again", Duration::from_secs(2 * WATCHDOG), || {
+        (fed(board) > first).then_some(())
+    });
+    assert_eq!(property(board, "NRestarts"), "0", "it has run since it was started");
+
+    let frozen = property(board, "MainPID");
+    board.run(&format!("kill -STOP {frozen}"));
+    wait_for_another_process(bed, board, &frozen);
+    assert_eq!(property(board, "NRestarts"), "1");
+    board.wait_for_line(bed, STEP, &["copepod.service", "Watchdog timeout"]);
+    board.report("frozen, killed by the watchdog, started again");
+    let restarts = comes_back(bed, pod, 0);
+    board.report("pod back");
+    restarts
 }

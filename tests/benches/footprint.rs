@@ -3,7 +3,8 @@
 //! The static build that is shipped and the plain one, one after the other, each as a node of a cluster
 //! of its own. Prints one table beside the budgets, and fails if the static build is past one of them;
 //! times are only printed. `-- --quick` watches the idle node for one minute in place of ten, `-- --static`
-//! leaves the plain build out.
+//! leaves the plain build out, `-- --boards` adds a table of the ARM builds that are shipped: their sizes, and
+//! their memory as idle nodes on emulated boards of 64 MB, under the same budgets.
 
 use std::{
     fs,
@@ -15,9 +16,10 @@ use std::{
 
 use serde_json::{json, Value};
 use tests::{
+    board::Machine,
     cluster::{pod, pod_spec},
     guests::Guest,
-    tools, Cluster,
+    tools, Board, Cluster,
 };
 
 /// The target that is shipped for machines like this one.
@@ -46,13 +48,21 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     let idle = if given("--quick") { Duration::from_secs(60) } else { Duration::from_secs(600) };
-    let shipped = measure("static", &build_static(), idle);
-    let past = shipped.past_budget();
+    let shipped = measure("static", &build_static(STATIC_TARGET), idle);
+    let mut past = shipped.past_budget();
     let mut reports = vec![shipped];
     if !given("--static") {
         reports.push(measure("plain", &build_plain(), idle));
     }
     print_table(&reports);
+    if given("--boards") {
+        let boards = [Machine::Arm64, Machine::Armhf].map(OnBoard::measure);
+        println!("\n{:<50} {:>10} {:>24}", "on a board of 64 MB, idle", "binary", "resident (most), KiB");
+        for board in &boards {
+            println!("{:<50} {:>10} {:>24}", board.target, board.binary, board.resident());
+            past.extend(board.past_budget());
+        }
+    }
     for line in &past {
         eprintln!("past its budget: {line}");
     }
@@ -63,14 +73,52 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_static() -> PathBuf {
+/// An ARM build that is shipped, as an idle node on an emulated board.
+struct OnBoard {
+    target: &'static str,
+    binary: u64,
+    memory: tests::board::Memory,
+}
+
+impl OnBoard {
+    fn measure(machine: Machine) -> OnBoard {
+        let target = machine.target();
+        let binary = size(&build_static(target));
+        eprintln!("measuring {target} on an emulated board");
+        OnBoard { target, binary, memory: Board::agent_memory(machine) }
+    }
+
+    fn resident(&self) -> String {
+        format!("{} ({})", self.memory.agent, self.memory.most)
+    }
+
+    fn past_budget(&self) -> Vec<String> {
+        let of = |what: &str| format!("{}: {what}", self.target);
+        past([
+            (of("binary, bytes"), self.binary, BINARY_BUDGET),
+            (of("resident when idle, KiB"), self.memory.agent, IDLE_BUDGET),
+        ])
+    }
+}
+
+fn size(binary: &Path) -> u64 {
+    fs::metadata(binary).map(|file| file.len()).unwrap_or_else(|e| panic!("{}: {e}", binary.display()))
+}
+
+/// What is more than its budget, for a person.
+fn past(figures: impl IntoIterator<Item = (String, u64, u64)>) -> Vec<String> {
+    let over = figures.into_iter().filter(|(_, is, budget)| is > budget);
+    over.map(|(what, is, budget)| format!("{what}: {is}, budget {budget}")).collect()
+}
+
+fn build_static(target: &str) -> PathBuf {
     let script = tools::root().join("cross/build");
     let output = Command::new(&script)
-        .arg(STATIC_TARGET)
+        .arg(target)
         .stderr(std::process::Stdio::inherit())
         .output()
         .unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
-    assert!(output.status.success(), "{} {STATIC_TARGET} failed", script.display());
+    assert!(output.status.success(), "{} {target} failed", script.display());
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
@@ -123,18 +171,17 @@ impl Report {
 
     fn past_budget(&self) -> Vec<String> {
         let traffic = self.traffic_per_hour.0 + self.traffic_per_hour.1;
-        [
-            ("binary, bytes", self.binary, BINARY_BUDGET),
-            ("resident when idle, KiB", self.idle.resident, IDLE_BUDGET),
-            ("each further pod that prints, KiB", self.per_pod(), AWAKE_POD_LIMIT),
-            ("threads", self.threads(), cores() + THREADS_BUDGET),
-            ("API traffic in an idle hour, bytes", traffic, TRAFFIC_BUDGET),
-            ("written to disk when idle, bytes", self.idle_writes, 0),
-        ]
-        .into_iter()
-        .filter(|(_, is, budget)| is > budget)
-        .map(|(what, is, budget)| format!("{what}: {is}, budget {budget}"))
-        .collect()
+        past(
+            [
+                ("binary, bytes", self.binary, BINARY_BUDGET),
+                ("resident when idle, KiB", self.idle.resident, IDLE_BUDGET),
+                ("each further pod that prints, KiB", self.per_pod(), AWAKE_POD_LIMIT),
+                ("threads", self.threads(), cores() + THREADS_BUDGET),
+                ("API traffic in an idle hour, bytes", traffic, TRAFFIC_BUDGET),
+                ("written to disk when idle, bytes", self.idle_writes, 0),
+            ]
+            .map(|(what, is, budget)| (what.to_owned(), is, budget)),
+        )
     }
 }
 
@@ -147,11 +194,7 @@ fn measure(name: &'static str, binary: &Path, idle: Duration) -> Report {
     std::env::set_var("COPEPOD_BIN", binary);
     let cluster = Cluster::start_with(&["--max-pods", "1000"]);
     let pid = cluster.agent.pid();
-    let mut report = Report {
-        name,
-        binary: fs::metadata(binary).map(|file| file.len()).unwrap_or_default(),
-        ..Report::default()
-    };
+    let mut report = Report { name, binary: size(binary), ..Report::default() };
 
     thread::sleep(SETTLE);
     report.idle = memory(pid);

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::container_logs::{self, LOG_DIR, LOG_FLUSH_INTERVAL, LOG_MAX_FILES, LOG_MAX_SIZE, LOG_RATE};
 use super::machine::{parse_host_path, parse_host_paths, share_memory, MIB};
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
 use crate::image::Registries;
+use crate::log;
 
 /// Most pods that a node can be set to take; what it holds comes out of its memory long before.
 const MAX_PODS: u32 = 10_000;
@@ -39,7 +41,7 @@ pub const COMMAND: CommandLine = CommandLine {
     configurable: true,
 };
 
-const fn value(
+pub(super) const fn value(
     name: &'static str,
     aliases: &'static [&'static str],
     shown: &'static str,
@@ -49,7 +51,7 @@ const fn value(
     Setting { name, aliases, takes: Takes::Value(shown), default, help, board: false }
 }
 
-const fn number(
+pub(super) const fn number(
     name: &'static str,
     shown: &'static str,
     default: Option<&'static str>,
@@ -197,6 +199,11 @@ const SETTINGS: &[Setting] = &[
          board --list; a FILE has a / in it or ends in .toml; none means no board file [default: the one that \
          is for this machine, by /proc/device-tree/compatible].",
     ),
+    LOG_DIR,
+    LOG_MAX_SIZE,
+    LOG_MAX_FILES,
+    LOG_RATE,
+    LOG_FLUSH_INTERVAL,
     LOG_LEVEL,
     value(
         "config",
@@ -248,6 +255,10 @@ pub struct AgentConfig {
     pub watchdog_device: Option<PathBuf>,
     /// `--host-paths`: absolute, without `..`
     pub host_paths: Vec<PathBuf>,
+    /// `--log-dir`
+    pub log_dir: PathBuf,
+    /// `--container-log-max-size`, `--container-log-max-files`, `--log-rate`, `--log-flush-interval`
+    pub logs: log::Settings,
 }
 
 impl AgentConfig {
@@ -331,6 +342,8 @@ impl AgentConfig {
                 })?
                 .flatten(),
             host_paths,
+            log_dir: path("log-dir")?.unwrap_or_else(|| data_dir.join("logs")),
+            logs: container_logs::settings(values)?,
             data_dir,
         })
     }
@@ -376,14 +389,17 @@ fn parse_node_ip(text: &str) -> Result<IpAddr, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
+pub(super) mod tests {
     use super::super::values::Parsed;
     use super::*;
     use std::collections::HashMap;
     use std::ffi::OsString;
     use std::path::Path;
 
-    fn load(arguments: &[&str], variables: &[(&str, &str)]) -> Result<AgentConfig, UsageError> {
+    pub(in crate::config) fn load(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<AgentConfig, UsageError> {
         let variables: HashMap<String, OsString> =
             variables.iter().map(|(name, text)| ((*name).to_owned(), OsString::from(*text))).collect();
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
@@ -404,6 +420,8 @@ mod tests {
         assert_eq!(config.max_pods, 110);
         assert_eq!((config.memory_reserved, config.guest_memory), (0, 512 * MIB));
         assert_eq!((config.watchdog_device, config.host_paths), (None, vec![]));
+        assert_eq!(config.log_dir, PathBuf::from("/var/lib/copepod/logs"));
+        assert_eq!(config.logs, log::Settings::default());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod board;
+mod container_logs;
 pub mod help;
 pub mod machine;
 mod node_labels;

@@ -48,9 +48,9 @@ pub enum NodeError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another agent has the data folder.
-    #[error("{}: another copepod is running on it; give this one another --data-dir", .0.display())]
-    InUse(PathBuf),
+    /// Another agent has a folder: which, and the flag that sets it.
+    #[error("{}: another copepod is running on it; give this one another {}", .0.display(), .1)]
+    InUse(PathBuf, &'static str),
     /// Something that the kernel would not give.
     #[error("{what}: {source}")]
     System {
@@ -84,7 +84,10 @@ pub async fn run(config: AgentConfig) -> Result<(), NodeError> {
     host::allow_open_files();
     let manager = ServiceManager::from_environment(|name| std::env::var_os(name));
     // Keeps other agents out of the data folder, and so away from the watchdog.
-    let _lock = own_data_dir(&config.data_dir)?;
+    let _lock = own_folder(&config.data_dir, "--data-dir")?;
+    // What is found in the log folder and belongs to no pod of this node is removed.
+    let apart = !config.log_dir.starts_with(&config.data_dir);
+    let _log_lock = apart.then(|| own_folder(&config.log_dir, "--log-dir")).transpose()?;
     let watchdogs = Watchdogs::start(config.watchdog_device.as_deref(), &manager);
     let ended = live(&config, &mut signals, &manager).await;
     // Also after an error: it has been said, and a board that restarts would only say it again.
@@ -118,6 +121,7 @@ const ADDRESS_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// What runs until the node ends.
 struct Running {
     supervisor: Supervisor,
+    logs: Logs,
     /// Dropping one of them cancels it.
     _tasks: Vec<control::Task<()>>,
 }
@@ -131,6 +135,8 @@ impl Running {
         if !self.supervisor.shutdown(STOP_LIMIT).await {
             log::warn!("some guest did not end within {} s", STOP_LIMIT.as_secs());
         }
+        // The guests that ended have closed theirs.
+        control::blocking(move || self.logs.flush()).await;
     }
 }
 
@@ -156,7 +162,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     .await?;
     let address = own_address(config, &client, manager).await?;
     let node = object::node(config, &host, address);
-    let logs = Logs::new(data.join("logs"), crate::log::Settings::default());
+    let logs = Logs::new(config.log_dir.clone(), config.logs.clone());
     let recorder = Recorder::start(client.clone(), &config.node_name);
     let facts = object::facts(&node, config.port);
     let supervisor = Supervisor::new(Setup {
@@ -176,7 +182,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     });
     // The port is bound before the node is registered: what cannot be served is not offered.
     let view = Arc::new(pods_view::NodePods(supervisor.clone()));
-    let api = KubeletApi::start(config, address, &client, view, logs)?;
+    let api = KubeletApi::start(config, address, &client, view, logs.clone())?;
     manager.status(&format!("registering node {} with {}", config.node_name, client.server().authority()));
     let registered = register(&client, &node).await;
     manager.status(&format!("node {} is registered", config.node_name));
@@ -188,18 +194,18 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         control::spawn(pods),
         control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
     ];
-    Ok(Running { supervisor, _tasks: tasks })
+    Ok(Running { supervisor, logs, _tasks: tasks })
 }
 
-/// Makes the data folder and keeps other agents out of it.
-fn own_data_dir(data: &Path) -> Result<std::fs::File, NodeError> {
-    let path = data.to_owned();
-    durable::ensure_private_dir(data).and_then(|()| durable::lock_dir(data)).map_err(|source| {
-        match source.kind() {
-            std::io::ErrorKind::WouldBlock => NodeError::InUse(path),
+/// Makes the folder that a flag names and keeps other agents out of it.
+fn own_folder(folder: &Path, flag: &'static str) -> Result<std::fs::File, NodeError> {
+    let path = folder.to_owned();
+    durable::ensure_private_dir(folder).and_then(|()| durable::lock_dir(folder)).map_err(
+        |source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => NodeError::InUse(path, flag),
             _ => NodeError::File { path, source },
-        }
-    })
+        },
+    )
 }
 
 /// `--node-ip`, or the address that leads to the API server: waited for, as a board may be up before its

@@ -77,7 +77,7 @@ impl DropIn<'_> {
         }
         self.tasks(&mut service);
         self.memory(&mut service);
-        self.data_dir(&mut unit, &mut service)?;
+        self.own_folders(&mut unit, &mut service)?;
         let devices = self.host_paths(&mut service)?;
         self.devices(&devices, &mut service)?;
         let mut text = format!(
@@ -128,23 +128,28 @@ impl DropIn<'_> {
         );
     }
 
-    fn data_dir(&self, unit: &mut String, service: &mut String) -> Result<(), String> {
-        let path = &self.config.data_dir;
-        if OWN_FOLDERS.iter().any(|own| path.starts_with(own)) {
-            return Ok(());
+    /// Opens the agent's own folders, where the unit as shipped does not.
+    fn own_folders(&self, unit: &mut String, service: &mut String) -> Result<(), String> {
+        let data = &self.config.data_dir;
+        let logs = Some(&self.config.log_dir).filter(|logs| !logs.starts_with(data));
+        for (name, path) in [("data-dir", Some(data)), ("log-dir", logs)] {
+            let Some(path) = path.filter(|path| !OWN_FOLDERS.iter().any(|own| path.starts_with(own))) else {
+                continue;
+            };
+            let text = quoted(&path.to_string_lossy())?;
+            let _ = write!(
+                unit,
+                "# {name}: on a disk of its own, it is mounted before the agent starts.\n\
+                 RequiresMountsFor={text}\n"
+            );
+            let _ = writeln!(
+                service,
+                "# {name}: first make it: install -d -o copepod -g copepod -m 0700 '{}'",
+                sentence(&path.to_string_lossy())
+            );
+            opened(path, "", service)?;
         }
-        let text = quoted(&path.to_string_lossy())?;
-        let _ = write!(
-            unit,
-            "# data-dir: on a disk of its own, it is mounted before the agent starts.\n\
-             RequiresMountsFor={text}\n"
-        );
-        let _ = writeln!(
-            service,
-            "# data-dir: first make it: install -d -o copepod -g copepod -m 0700 '{}'",
-            sentence(&path.to_string_lossy())
-        );
-        opened(path, "", service)
+        Ok(())
     }
 
     /// Opens the folders among the host paths; the others are devices.

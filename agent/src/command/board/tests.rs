@@ -90,12 +90,20 @@ fn folders_are_opened_and_said_as_systemd_reads_them() {
 
 #[test]
 fn what_the_shipped_unit_allows_needs_no_line() {
-    for data in ["/var/lib/copepod", "/var/lib/copepod/x", "/run/copepod"] {
-        let text = drop_in(&["--data-dir", data, "--interpreter-threads=1"], None).unwrap();
+    for (flag, folder) in [
+        ("--data-dir", "/var/lib/copepod"),
+        ("--data-dir", "/var/lib/copepod/x"),
+        ("--data-dir", "/run/copepod"),
+        ("--log-dir", "/run/copepod/logs"),
+    ] {
+        let text = drop_in(&[flag, folder, "--interpreter-threads=1"], None).unwrap();
         assert_eq!(settings(&text), ["[Service]", "TasksMax=17"], "{text}");
     }
-    let text = drop_in(&["--data-dir", "/var/lib/copepod2"], None).unwrap();
-    assert!(text.contains("\nReadWritePaths=/var/lib/copepod2\n"), "{text}");
+    for flag in ["--data-dir", "--log-dir"] {
+        let text = drop_in(&[flag, "/var/lib/copepod2"], None).unwrap();
+        assert_eq!(text.matches("\nRequiresMountsFor=/var/lib/copepod2\n").count(), 1, "{text}");
+        assert_eq!(text.matches("\nReadWritePaths=/var/lib/copepod2\n").count(), 1, "{text}");
+    }
 }
 
 #[test]

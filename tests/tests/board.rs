@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use tests::{agent, bed::HOSTNAME, guests::Guest, kubectl::Outcome, Bed, Cluster};
+use tests::{agent, bed::HOSTNAME, guests::Guest, kubectl::Outcome, tools, Bed, Cluster};
 
 /// How long a state may take to show on a busy machine.
 const SHOWN: Duration = Duration::from_secs(90);
@@ -65,15 +65,17 @@ fn board(bed: &Bed, arguments: &[&str]) -> Outcome {
     Outcome::of(format!("copepod board {}", arguments.join(" ")), command, "")
 }
 
-/// A unit with what the drop-in changes, as systemd understands it with the drop-in for the board `name`.
+/// The shipped unit, as systemd understands it with the drop-in for the board `name`.
 #[track_caller]
 fn understood(bed: &Bed, name: &str) -> String {
     let drop_in = board(bed, &["--systemd", name]).expect();
     let units = bed.folder().join("units");
     fs::create_dir_all(units.join("copepod.service.d")).expect("the folder of units");
     fs::write(units.join("copepod.service.d/board.conf"), drop_in).expect("the drop-in");
-    let unit = "[Service]\nExecStart=/bin/true\nProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\n\
-                PrivateDevices=yes\nDevicePolicy=closed\n";
+    let shipped = fs::read_to_string(tools::root().join("cross/systemd/copepod.service")).expect("the unit");
+    // The program is not installed here, which systemd would say of the unit.
+    let unit = shipped.replace("ExecStart=/usr/bin/copepod\n", "ExecStart=/bin/true\n");
+    assert_ne!(unit, shipped);
     fs::write(units.join("copepod.service"), unit).expect("the unit");
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no"]).arg(units.join("copepod.service"));
@@ -84,6 +86,13 @@ fn understood(bed: &Bed, name: &str) -> String {
     let said = outcome.stdout + &outcome.stderr;
     let complaints: Vec<&str> = said.lines().filter(|line| line.contains("board.conf:")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+    // What the drop-in opens may not undo the sandbox: it fails above an exposure of 2.0.
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=true", "--no-pager", "--threshold=20"])
+        .arg(units.join("copepod.service"));
+    command.env("SYSTEMD_UNIT_PATH", format!("{}:", units.display()));
+    Outcome::of("systemd-analyze security".into(), command, "").expect();
     said
 }
 

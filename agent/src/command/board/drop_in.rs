@@ -14,7 +14,9 @@ const OWN_THREADS: usize = 4;
 /// Tasks to spare: threads that end while their successors begin, and what systemd starts around the agent.
 const SPARE_TASKS: usize = 12;
 /// What the shipped unit lets the agent write to.
-const OWN_FOLDERS: [&str; 2] = ["/var/lib/copepod", "/run/copepod"];
+const OWN_FOLDERS: [&str; 2] = ["/var/lib/copepod", RUNTIME_FOLDER];
+/// Its `RuntimeDirectory=`, which systemd removes when the service stops, however it ends.
+const RUNTIME_FOLDER: &str = "/run/copepod";
 /// What the shipped unit hides with `ProtectHome=yes`.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// What it has of its own with `PrivateTmp=yes`.
@@ -133,6 +135,13 @@ impl DropIn<'_> {
         let data = &self.config.data_dir;
         let logs = Some(&self.config.log_dir).filter(|logs| !logs.starts_with(data));
         for (name, path) in [("data-dir", Some(data)), ("log-dir", logs)] {
+            if path.is_some_and(|path| path.starts_with(RUNTIME_FOLDER)) {
+                let _ = write!(
+                    service,
+                    "# {name}: what is in there stays when the service stops or ends, until the next boot.\n\
+                     RuntimeDirectoryPreserve=yes\n"
+                );
+            }
             let Some(path) = path.filter(|path| !OWN_FOLDERS.iter().any(|own| path.starts_with(own))) else {
                 continue;
             };

@@ -93,12 +93,14 @@ fn what_the_shipped_unit_allows_needs_no_line() {
     for (flag, folder) in [
         ("--data-dir", "/var/lib/copepod"),
         ("--data-dir", "/var/lib/copepod/x"),
-        ("--data-dir", "/run/copepod"),
-        ("--log-dir", "/run/copepod/logs"),
+        ("--log-dir", "/var/lib/copepod/pods"),
     ] {
         let text = drop_in(&[flag, folder, "--interpreter-threads=1"], None).unwrap();
         assert_eq!(settings(&text), ["[Service]", "TasksMax=17"], "{text}");
     }
+    // It may be written to, and need only stay when the service is started anew.
+    let text = drop_in(&["--log-dir", "/run/copepod/logs", "--interpreter-threads=1"], None).unwrap();
+    assert_eq!(settings(&text), ["[Service]", "TasksMax=17", "RuntimeDirectoryPreserve=yes"], "{text}");
     for flag in ["--data-dir", "--log-dir"] {
         let text = drop_in(&[flag, "/var/lib/copepod2"], None).unwrap();
         assert_eq!(text.matches("\nRequiresMountsFor=/var/lib/copepod2\n").count(), 1, "{text}");

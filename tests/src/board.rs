@@ -119,12 +119,14 @@ pub struct Plan {
     pub memory: u32,
     /// The moment its real-time clock starts at, as `-rtc base=` has it; `None` is the true time.
     pub clock: Option<&'static str>,
+    /// Seconds until its watchdog device restarts it, where it has one.
+    pub watchdog: Option<u32>,
 }
 
 impl Plan {
     /// A board with [`MEMORY`] and the right time.
     pub fn new(machine: Machine, name: &'static str, address: &'static str) -> Plan {
-        Plan { machine, name, address, memory: MEMORY, clock: None }
+        Plan { machine, name, address, memory: MEMORY, clock: None, watchdog: None }
     }
 }
 
@@ -203,7 +205,8 @@ impl Board {
         command.args(["-m", &plan.memory.to_string()]);
         command.arg("-kernel").arg(kernel.join("kernel"));
         command.arg("-initrd").arg(kernel.join("initramfs"));
-        command.args(["-append", "console=ttyAMA0 quiet panic=-1"]);
+        let watchdog = plan.watchdog.map(|seconds| format!(" watchdog={seconds}")).unwrap_or_default();
+        command.args(["-append", &format!("console=ttyAMA0 quiet panic=-1{watchdog}")]);
         command.args(["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
         command.args(["-serial", "stdio", "-device", "virtio-rng-device"]);
         for (number, disk) in disks.iter().enumerate() {
@@ -333,6 +336,14 @@ impl Board {
         let memory = board.memory();
         board.power_off();
         memory
+    }
+
+    /// Waits until the board restarts by itself, which ends it here.
+    #[track_caller]
+    pub fn wait_for_restart(mut self, limit: Duration) {
+        let status = self.process.wait(limit);
+        assert!(status.success(), "QEMU of {} ended with {status}", self.name);
+        self.report("restarted by itself");
     }
 
     /// Ends what runs on it, powers it off, and checks its disk.

@@ -24,6 +24,9 @@ const IMAGE: &str = "registry.test:5000/test/hello:v1";
 /// How long the board's clock stays in 1970, as until a time server has answered.
 const UNTIL_NTP: Duration = Duration::from_secs(10);
 
+/// Seconds without the agent until a watchdog acts; the unit's own minute would make a long test.
+const WATCHDOG: u64 = 10;
+
 fn bed() -> &'static Bed {
     static BED: OnceLock<Bed> = OnceLock::new();
     BED.get_or_init(|| {
@@ -98,14 +101,16 @@ fn a_board_of_32_bits_and_64_megabytes_is_a_node() {
     board.power_off();
 }
 
-#[test]
-fn a_board_whose_clock_begins_in_1970_waits_for_the_time_and_says_so() {
+/// A board whose clock begins in 1970 says that it waits for it, and joins once it is set.
+#[track_caller]
+fn waits_for_the_clock(machine: Machine, name: &'static str, address: &'static str) {
     let bed = bed();
-    let mut plan = Plan::new(Machine::Arm64, "pi-1970", MORE_NODES[1]);
+    let mut plan = Plan::new(machine, name, address);
     plan.clock = Some("1970-01-02T00:00:00");
     let mut board = Board::join(bed, plan, &[]);
     assert!(board.run("date -u +%Y").starts_with("1970"), "the board believes its real-time clock");
-    board.wait_for_line(bed, STEP, &["clock", "wait"]);
+    board.wait_for_line(bed, STEP, &["the clock says 1970-", "wait"]);
+    board.report("says that it waits for the clock");
     std::thread::sleep(UNTIL_NTP);
     assert!(
         bed.get(&["node", board.name]).is_null()
@@ -120,12 +125,36 @@ fn a_board_whose_clock_begins_in_1970_waits_for_the_time_and_says_so() {
     board.power_off();
 }
 
+#[test]
+fn a_board_of_64_bits_waits_for_its_clock_and_says_so() {
+    waits_for_the_clock(Machine::Arm64, "pi-64-1970", MORE_NODES[1]);
+}
+
+#[test]
+fn a_board_of_32_bits_waits_for_its_clock_and_says_so() {
+    waits_for_the_clock(Machine::Armhf, "pi-32-1970", MORE_NODES[3]);
+}
+
+#[test]
+fn a_board_whose_agent_hangs_is_restarted_by_its_watchdog() {
+    let bed = bed();
+    let mut plan = Plan::new(Machine::Arm64, "pi-watched", MORE_NODES[4]);
+    let seconds = u32::try_from(WATCHDOG).expect("a few seconds");
+    plan.watchdog = Some(seconds);
+    let mut board = Board::join(bed, plan, &["--watchdog-device", "/dev/watchdog"]);
+    board.wait_for_line(bed, STEP, &["/dev/watchdog", &format!("restarts after {seconds} s")]);
+    bed.wait_until_ready(board.name, STEP);
+    // It was fed: otherwise the board would be gone by now.
+    std::thread::sleep(Duration::from_secs(2 * WATCHDOG));
+    board.run("kill -STOP $(pidof copepod)");
+    board.report("the agent frozen");
+    board.wait_for_restart(STEP);
+}
+
 /// The memory of the board with systemd, in MiB. systemd and its journal take some 60.
 const SYSTEM_MEMORY: u32 = 256;
 /// How long dpkg may take to unpack the package and run its scripts.
 const DPKG: Duration = Duration::from_secs(120);
-/// The pause of the watchdog in the drop-in, in seconds; the unit's own minute would make a long test.
-const WATCHDOG: u64 = 10;
 
 /// The Debian package of the agent, and the next version of it.
 fn packages(bed: &Bed, machine: Machine) -> (PathBuf, PathBuf) {

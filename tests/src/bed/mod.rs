@@ -33,7 +33,8 @@ pub const PLAIN_REGISTRY: &str = "192.168.11.4";
 /// The address of the node that the tutorial starts.
 pub const NODE: &str = "192.168.11.5";
 /// Addresses for further nodes.
-pub const MORE_NODES: [&str; 3] = ["192.168.11.6", "192.168.11.7", "192.168.11.8"];
+pub const MORE_NODES: [&str; 5] =
+    ["192.168.11.6", "192.168.11.7", "192.168.11.8", "192.168.11.9", "192.168.11.10"];
 /// The host name inside, which is what a node is called that is given no name.
 pub const HOSTNAME: &str = "pi";
 

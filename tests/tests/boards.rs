@@ -252,7 +252,10 @@ fn installs(board: &mut Board, package: &str) {
     for (name, value) in [("Type", "notify"), ("WatchdogUSec", "1min"), ("User", "copepod")] {
         assert_eq!(property(board, name), value, "{name}");
     }
-    let verdict = board.run("systemd-analyze security --no-pager --threshold=20 copepod.service | tail -n 1");
+    let verdict = board.run(
+        "systemd-analyze security --no-pager --threshold=20 copepod.service >/tmp/exposure; code=$?; \
+         tail -n 1 /tmp/exposure; exit $code",
+    );
     say(&format!("{}: {verdict}", board.name));
 }
 

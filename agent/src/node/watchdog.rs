@@ -87,10 +87,19 @@ impl Watchdogs {
                 );
                 Some(Arc::new(device))
             }
+            // The service manager's own, as on Raspberry Pi OS (RuntimeWatchdogSec= of systemd-system.conf(5)),
+            // which then watches the board; the agent is watched by its unit's WatchdogSec=.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+                log::info!(
+                    "watchdog {}: somebody else feeds it (systemd, where RuntimeWatchdogSec= is set)",
+                    path.display()
+                );
+                None
+            }
             Err(error) => {
                 log::error!(
                     "--watchdog-device {}: {error}; the board is not watched (user {} must be allowed to write \
-                     to it, and nobody else may have it open)",
+                     to it)",
                     path.display(),
                     rustix::process::getuid().as_raw()
                 );

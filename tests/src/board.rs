@@ -72,14 +72,7 @@ impl Machine {
 
     /// The agent as it is shipped for it.
     pub fn agent(self) -> PathBuf {
-        let binary = tools::target().join(self.target()).join("release/copepod");
-        assert!(
-            binary.exists(),
-            "there is no agent for the board at {}: run `cross/build {}`",
-            binary.display(),
-            self.target()
-        );
-        binary
+        tools::shipped(self.target())
     }
 
     /// The emulator and its machine. Without `highmem=off`, a 32-bit kernel finds no PCI bus.
@@ -338,11 +331,17 @@ impl Board {
         memory
     }
 
-    /// Waits until the board restarts by itself, which ends it here.
+    /// Waits until the board's watchdog device restarts it, which ends it here.
     #[track_caller]
     pub fn wait_for_restart(mut self, limit: Duration) {
         let status = self.process.wait(limit);
         assert!(status.success(), "QEMU of {} ended with {status}", self.name);
+        // A kernel that panics restarts, too.
+        let log = self.log();
+        assert!(
+            log.contains("softdog: Initiating system reboot") && !log.contains("Kernel panic"),
+            "it was not the watchdog:\n{log}"
+        );
         self.report("restarted by itself");
     }
 

@@ -33,6 +33,13 @@ pub fn tool(name: &str) -> PathBuf {
     tool
 }
 
+/// The agent as it is shipped for `target`.
+pub fn shipped(target: &str) -> PathBuf {
+    let binary = self::target().join(target).join("release/copepod");
+    assert!(binary.exists(), "there is no agent at {}: run `cross/build {target}`", binary.display());
+    binary
+}
+
 /// The agent under test: `COPEPOD_BIN`, else the release build of this tree.
 pub fn copepod() -> PathBuf {
     let binary = match std::env::var_os("COPEPOD_BIN") {

@@ -113,8 +113,7 @@ fn waits_for_the_clock(machine: Machine, name: &'static str, address: &'static s
     board.report("says that it waits for the clock");
     std::thread::sleep(UNTIL_NTP);
     assert!(
-        bed.get(&["node", board.name]).is_null()
-            && bed.get(&["csr", &format!("{}-tls", board.name)]).is_null(),
+        !bed.kubectl(&["get", "nodes,csr", "-o", "name"]).expect().contains(board.name),
         "a certificate that is not yet valid for the board proves nothing to it, so it cannot have joined"
     );
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970 here");
@@ -153,6 +152,8 @@ fn a_board_whose_agent_hangs_is_restarted_by_its_watchdog() {
 
 /// The memory of the board with systemd, in MiB. systemd and its journal take some 60.
 const SYSTEM_MEMORY: u32 = 256;
+/// Seconds without the agent until the board's own watchdog restarts it: more than systemd takes to restart the agent.
+const DEVICE_TIMEOUT: u32 = 120;
 /// How long dpkg may take to unpack the package and run its scripts.
 const DPKG: Duration = Duration::from_secs(120);
 
@@ -181,6 +182,47 @@ fn property(board: &mut Board, name: &str) -> String {
     board.run(&format!("systemctl show -p {name} --value copepod.service"))
 }
 
+/// What `copepod board --systemd` writes: its limits are systemd's, the device is opened by who is not root.
+#[track_caller]
+fn takes_the_boards_drop_in(bed: &Bed, board: &mut Board, pod: &str, restarts: u32) -> u32 {
+    let drop_in = "/etc/systemd/system/copepod.service.d/board.conf";
+    board.run(&format!("copepod board --board raspberry-pi-3 --systemd >{drop_in}"));
+    board.run("systemctl daemon-reload && systemctl restart copepod");
+    board.wait_for_line(bed, STEP, &["/dev/watchdog", &format!("restarts after {DEVICE_TIMEOUT} s")]);
+    for (name, unlimited) in [("TasksMax", "infinity"), ("MemoryMax", "infinity"), ("MemoryHigh", "infinity")] {
+        let limit = property(board, name);
+        assert!(limit != unlimited && limit.parse::<u64>().is_ok_and(|limit| limit > 0), "{name}={limit}");
+    }
+    assert_eq!(property(board, "PrivateDevices"), "no");
+    let restarts = comes_back(bed, pod, restarts);
+    board.report("the board's drop-in, pod back");
+    restarts
+}
+
+/// The drop-ins for a read-only root, by what their README says to type; the same node, its data elsewhere.
+#[track_caller]
+fn lives_on_a_read_only_root(bed: &Bed, board: &mut Board, pod: &str, restarts: u32) {
+    let data = format!("{ON_BOARD}/persistent");
+    board.run("systemctl stop copepod");
+    board.run(&format!(
+        "mkdir -p {data}/copepod && cp -a /var/lib/copepod {data}/copepod/lib && \
+         cp -a /etc/copepod/bootstrap.conf {data}/copepod/"
+    ));
+    board.run("cd /usr/share/doc/copepod/examples/read-only-root && cp -r systemd tmpfiles.d /etc/");
+    board.run(&format!(
+        "grep -rl /data /etc/systemd/system/copepod* /etc/tmpfiles.d/copepod.conf | xargs sed -i 's|/data|{data}|g'"
+    ));
+    board.run("systemctl daemon-reload && mount -o remount,ro /");
+    assert_ne!(board.try_run("touch /var/lib/copepod/file", STEP).0, 0, "the root is read-only");
+    board.run("systemctl start copepod");
+    assert_eq!(property(board, "ActiveState"), "active");
+    comes_back(bed, pod, restarts);
+    board.run("systemctl stop copepod");
+    board.run("mount -o remount,rw / && rm -r /etc/systemd/system/copepod*.d /etc/tmpfiles.d/copepod.conf");
+    board.run("systemctl daemon-reload && systemctl start copepod");
+    board.report("on a read-only root, pod back");
+}
+
 /// Waits until the service runs, by another process than `before`.
 #[track_caller]
 fn wait_for_another_process(bed: &Bed, board: &mut Board, before: &str) {
@@ -204,6 +246,7 @@ fn a_debian_package_lives_under_a_real_systemd() {
     let bed = bed();
     let mut plan = Plan::new(Machine::Arm64, "pi-systemd", MORE_NODES[2]);
     plan.memory = SYSTEM_MEMORY;
+    plan.watchdog = Some(DEVICE_TIMEOUT);
     let (package, next) = packages(bed, plan.machine);
     let mut board = Board::system(bed, plan, &[&package, &next]);
     let on_board =
@@ -216,6 +259,7 @@ fn a_debian_package_lives_under_a_real_systemd() {
     print_memory(&mut board);
 
     let restarts = the_watchdog_bites(bed, &mut board, &pod);
+    let restarts = takes_the_boards_drop_in(bed, &mut board, &pod, restarts);
 
     board.run("systemctl stop copepod");
     assert_eq!(property(&mut board, "ActiveState"), "inactive");
@@ -228,8 +272,10 @@ fn a_debian_package_lives_under_a_real_systemd() {
     board.run_within(&format!("dpkg -i {}", on_board(&next)), DPKG);
     wait_for_another_process(bed, &mut board, &before);
     assert!(board.run("dpkg-query -W -f '${Version}' copepod").ends_with("+next1"));
-    comes_back(bed, &pod, restarts);
+    let restarts = comes_back(bed, &pod, restarts);
     board.report("upgraded, pod back");
+
+    lives_on_a_read_only_root(bed, &mut board, &pod, restarts);
 
     board.run_within("dpkg -r copepod", DPKG);
     assert_eq!(property(&mut board, "ActiveState"), "inactive");

@@ -25,7 +25,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("copepod-packages-{}-{name}", std::process::id()));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("packages-{name}"));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a temporary folder");
         // Whatever the mask: dpkg and systemd look into it.
@@ -58,13 +58,13 @@ fn try_sh(script: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (bool, Str
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Packages the agent under test into `folder`.
+/// Packages the agent as it is shipped into `folder`.
 fn package(folder: &Path) {
     let script = tools::root().join("cross/package");
-    sh("\"$1\" --binary \"$2\" --output \"$3\" \"$4\"", &[&script, &tools::copepod(), &folder, &TARGET]);
+    sh("\"$1\" --binary \"$2\" --output \"$3\" \"$4\"", &[&script, &tools::shipped(TARGET), &folder, &TARGET]);
 }
 
-/// The packages of the agent under test, made once.
+/// The packages, made once.
 fn packages() -> &'static Path {
     static MADE: OnceLock<Folder> = OnceLock::new();
     &MADE
@@ -110,6 +110,7 @@ fn the_package_holds_what_a_node_needs_and_everything_is_roots() {
         "/usr/lib/sysusers.d/copepod.conf",
         "/usr/lib/tmpfiles.d/copepod.conf",
         "/usr/share/doc/copepod/changelog.gz",
+        "/usr/share/doc/copepod/THIRD-PARTY.gz",
         "/usr/share/doc/copepod/copyright",
         "/usr/share/doc/copepod/examples/board-configs/README.md",
         "/usr/share/doc/copepod/examples/copepod.yaml",
@@ -138,7 +139,25 @@ fn the_package_holds_what_a_node_needs_and_everything_is_roots() {
     let conffiles = fs::read_to_string(folder.0.join("DEBIAN/conffiles")).expect("conffiles");
     assert_eq!(conffiles, "/etc/default/copepod\n");
     let binary = fs::read(folder.0.join("usr/bin/copepod")).expect("the binary");
-    assert!(binary == fs::read(tools::copepod()).expect("the agent"), "the binary is the agent under test");
+    assert!(binary == fs::read(tools::shipped(TARGET)).expect("the agent"), "the binary is the one that is shipped");
+}
+
+#[test]
+fn what_is_not_the_static_agent_of_its_target_is_not_packaged() {
+    let folder = Folder::new("refused");
+    let script = tools::root().join("cross/package");
+    for (binary, target, says) in [
+        (tools::shipped(TARGET), "aarch64-unknown-linux-musl", "is no program of aarch64"),
+        (PathBuf::from("/bin/sh"), TARGET, "is not static"),
+        (PathBuf::from("/etc/hostname"), TARGET, "is no program"),
+    ] {
+        let (packaged, said) = try_sh(
+            "\"$1\" --binary \"$2\" --output \"$3\" \"$4\"",
+            &[&script, &binary, &folder.0, &target],
+        );
+        assert!(!packaged && said.contains(says), "{}: {said}", binary.display());
+    }
+    assert_eq!(fs::read_dir(&folder.0).expect("the folder").count(), 0, "something was packaged");
 }
 
 #[test]
@@ -211,7 +230,7 @@ fn the_manual_pages_are_clean() {
     );
     assert_eq!(said, "");
     let page = fs::read_to_string(folder.0.join("usr/share/man/man1/copepod.1")).expect("the page");
-    let help = sh("\"$1\" --help", &[&tools::copepod()]);
+    let help = sh("\"$1\" --help", &[&tools::shipped(TARGET)]);
     for flag in help.lines().filter_map(|line| line.trim().strip_prefix("--")) {
         let flag = flag.split([' ', ',']).next().unwrap_or_default().replace('-', "\\-");
         assert!(page.contains(&format!("\\-\\-{flag}\\f")), "--{flag} is not in the manual");
@@ -223,16 +242,19 @@ fn the_example_and_the_defaults_are_taken_by_the_agent() {
     let folder = unpacked("settings");
     let example = folder.0.join("usr/share/doc/copepod/examples/copepod.yaml");
     // A flag that is wrong in any case comes after a file that is right.
-    let refused = |file: &Path| try_sh("env -i \"$1\" --config \"$2\" --port 0", &[&tools::copepod(), &file]);
+    let refused = |file: &Path| try_sh("env -i \"$1\" --config \"$2\" --port 0", &[&tools::shipped(TARGET), &file]);
     assert!(refused(&example).1.starts_with("--port"), "{:?}", refused(&example));
     let text = fs::read_to_string(&example).expect("the example");
-    fs::write(&example, text.replace("\n#maxPods: 110", "\nmaxPods: 110")).expect("the example");
-    assert!(refused(&example).1.starts_with("--port"), "{:?}", refused(&example));
-    fs::write(&example, text.replace("\n#maxPods: 110", "\nmaxPods: none")).expect("the example");
+    for (pods, says) in [("110", "--port"), ("none", "maxPods")] {
+        let set = text.replace("\n#maxPods: 110", &format!("\nmaxPods: {pods}"));
+        assert_ne!(set, text, "the example has a line for maxPods");
+        fs::write(&example, set).expect("the example");
+        assert!(refused(&example).1.contains(says), "{:?}", refused(&example));
+    }
     fs::write(folder.0.join("wrong.yaml"), "noSuchKey: 1\n").expect("a file");
     assert!(refused(&folder.0.join("wrong.yaml")).1.contains("noSuchKey"));
 
-    let help = sh("\"$1\" --help", &[&tools::copepod()]);
+    let help = sh("\"$1\" --help", &[&tools::shipped(TARGET)]);
     let defaults = fs::read_to_string(folder.0.join("etc/default/copepod")).expect("the defaults");
     let variables: Vec<&str> =
         defaults.lines().filter_map(|line| line.strip_prefix("#COPEPOD_")?.split('=').next()).collect();
@@ -357,7 +379,8 @@ impl Chroot {
     }
 
     fn has(&self, path: &str) -> bool {
-        fs::symlink_metadata(self.root().join(path.trim_start_matches('/'))).is_ok()
+        // Asked inside: some folders are another user's than ours.
+        self.inside(&format!("if [ -e {path} ] || [ -L {path} ]; then echo yes; fi")) == "yes\n"
     }
 }
 
@@ -431,6 +454,14 @@ fn installed_upgraded_removed_purged() {
     }
     assert!(!system.has("/usr/bin/copepod"));
 
+    // Installed again, it is what it was: disabled.
+    system.inside(&format!("dpkg -i /root/{DEB}"));
+    assert!(!system.has(ENABLED), "reinstalling enables what was disabled");
+    system.inside("systemctl --root=/ enable copepod.service; dpkg -r copepod; : >/told");
+    system.inside(&format!("dpkg -i /root/{DEB}"));
+    assert_eq!(system.told(), ["deb-systemd-invoke restart copepod.service"]);
+    assert!(system.has(ENABLED), "what was enabled is so again");
+
     system.inside("dpkg -P copepod");
     for gone in ["/var/lib/copepod", "/etc/copepod", "/etc/default/copepod", ENABLED] {
         assert!(!system.has(gone), "{gone} is left");
@@ -438,6 +469,39 @@ fn installed_upgraded_removed_purged() {
     let left =
         system.inside("dpkg -l copepod | grep copepod || true; find /etc /var /usr -name '*copepod*' | sort");
     assert!(left.lines().all(|line| line.contains("no packages found") || line.starts_with("un ")), "{left}");
+}
+
+#[test]
+fn who_forbids_services_to_start_is_heard() {
+    let system = Chroot::new("policy");
+    fs::copy(packages().join(DEB), system.root().join("root").join(DEB)).expect("the package");
+    system.pretend_systemd();
+    // The real one, which asks policy-rc.d, over the stand-in for systemctl.
+    system.inside("rm /usr/local/bin/deb-systemd-invoke");
+    let policy = system.root().join("usr/sbin/policy-rc.d");
+    fs::write(&policy, "#!/bin/sh\nexit 101\n").expect("a policy");
+    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).expect("its mode");
+    system.inside(&format!("dpkg -i /root/{DEB}"));
+    let told = system.told();
+    assert!(!told.iter().any(|line| line.contains(" start ") || line.contains(" restart ")), "{told:?}");
+    fs::remove_file(&policy).expect("the policy");
+    system.inside(&format!("dpkg -i /root/{DEB}"));
+    let told = system.told();
+    assert!(told.iter().any(|line| line.contains("start copepod.service")), "{told:?}");
+}
+
+#[test]
+fn a_folder_that_is_a_mount_point_is_emptied_by_a_purge() {
+    let system = Chroot::new("mounted");
+    fs::copy(packages().join(DEB), system.root().join("root").join(DEB)).expect("the package");
+    let left = system.inside(&format!(
+        "dpkg -i /root/{DEB}
+         mkdir -p /data/lib /data/etc /var/lib/copepod
+         mount --bind /data/lib /var/lib/copepod; echo key >/var/lib/copepod/key
+         dpkg -P copepod
+         ls -A /data/lib; ls -d /var/lib/copepod"
+    ));
+    assert!(left.ends_with("\n/var/lib/copepod\n") && !left.contains("key"), "{left}");
 }
 
 #[test]

@@ -189,7 +189,8 @@ fn takes_the_boards_drop_in(bed: &Bed, board: &mut Board, pod: &str, restarts: u
     board.run(&format!("copepod board --board raspberry-pi-3 --systemd >{drop_in}"));
     board.run("systemctl daemon-reload && systemctl restart copepod");
     board.wait_for_line(bed, STEP, &["/dev/watchdog", &format!("restarts after {DEVICE_TIMEOUT} s")]);
-    for (name, unlimited) in [("TasksMax", "infinity"), ("MemoryMax", "infinity"), ("MemoryHigh", "infinity")] {
+    for (name, unlimited) in [("TasksMax", "infinity"), ("MemoryMax", "infinity"), ("MemoryHigh", "infinity")]
+    {
         let limit = property(board, name);
         assert!(limit != unlimited && limit.parse::<u64>().is_ok_and(|limit| limit > 0), "{name}={limit}");
     }

@@ -61,7 +61,10 @@ fn try_sh(script: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (bool, Str
 /// Packages the agent as it is shipped into `folder`.
 fn package(folder: &Path) {
     let script = tools::root().join("cross/package");
-    sh("\"$1\" --binary \"$2\" --output \"$3\" \"$4\"", &[&script, &tools::shipped(TARGET), &folder, &TARGET]);
+    sh(
+        "\"$1\" --binary \"$2\" --output \"$3\" \"$4\"",
+        &[&script, &tools::shipped(TARGET), &folder, &TARGET],
+    );
 }
 
 /// The packages, made once.
@@ -139,7 +142,10 @@ fn the_package_holds_what_a_node_needs_and_everything_is_roots() {
     let conffiles = fs::read_to_string(folder.0.join("DEBIAN/conffiles")).expect("conffiles");
     assert_eq!(conffiles, "/etc/default/copepod\n");
     let binary = fs::read(folder.0.join("usr/bin/copepod")).expect("the binary");
-    assert!(binary == fs::read(tools::shipped(TARGET)).expect("the agent"), "the binary is the one that is shipped");
+    assert!(
+        binary == fs::read(tools::shipped(TARGET)).expect("the agent"),
+        "the binary is the one that is shipped"
+    );
 }
 
 #[test]
@@ -151,10 +157,8 @@ fn what_is_not_the_static_agent_of_its_target_is_not_packaged() {
         (PathBuf::from("/bin/sh"), TARGET, "is not static"),
         (PathBuf::from("/etc/hostname"), TARGET, "is no program"),
     ] {
-        let (packaged, said) = try_sh(
-            "\"$1\" --binary \"$2\" --output \"$3\" \"$4\"",
-            &[&script, &binary, &folder.0, &target],
-        );
+        let (packaged, said) =
+            try_sh("\"$1\" --binary \"$2\" --output \"$3\" \"$4\"", &[&script, &binary, &folder.0, &target]);
         assert!(!packaged && said.contains(says), "{}: {said}", binary.display());
     }
     assert_eq!(fs::read_dir(&folder.0).expect("the folder").count(), 0, "something was packaged");
@@ -242,7 +246,8 @@ fn the_example_and_the_defaults_are_taken_by_the_agent() {
     let folder = unpacked("settings");
     let example = folder.0.join("usr/share/doc/copepod/examples/copepod.yaml");
     // A flag that is wrong in any case comes after a file that is right.
-    let refused = |file: &Path| try_sh("env -i \"$1\" --config \"$2\" --port 0", &[&tools::shipped(TARGET), &file]);
+    let refused =
+        |file: &Path| try_sh("env -i \"$1\" --config \"$2\" --port 0", &[&tools::shipped(TARGET), &file]);
     assert!(refused(&example).1.starts_with("--port"), "{:?}", refused(&example));
     let text = fs::read_to_string(&example).expect("the example");
     for (pods, says) in [("110", "--port"), ("none", "maxPods")] {

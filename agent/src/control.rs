@@ -9,9 +9,16 @@ use std::future::Future;
 use async_executor::Executor;
 use async_lock::Semaphore;
 pub use async_task::Task;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 
 /// Threads that may block at one time (design: cores + 4 in all).
 pub const MAX_BLOCKING: usize = 2;
+
+/// How much nicer a blocking thread is than the control thread: as nice as the interpreter threads, so that a large
+/// module that is compiled takes a turn like any guest, and no heartbeat waits for it. (A thread that is nice
+/// once stays so: without privilege there is no way back.)
+const BLOCKING_NICE: i32 = crate::runtime::NICE;
 
 static EXECUTOR: Executor<'static> = Executor::new();
 static BLOCKING: Semaphore = Semaphore::new(MAX_BLOCKING);
@@ -27,6 +34,9 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     // Held by the work, not by the waiter: whoever stops waiting does not free the thread.
     blocking::unblock(move || {
         let _permit = permit;
+        if let Err(error) = setpriority_process(Some(gettid()), BLOCKING_NICE) {
+            log::debug!("a blocking thread keeps the priority of the control thread: {error}");
+        }
         work()
     })
     .await

@@ -45,15 +45,42 @@ fn amounts(list: &BTreeMap<String, Quantity>) -> impl Iterator<Item = (String, i
     list.iter().filter_map(|(name, quantity)| Some((name.clone(), amount(name, quantity)?.max(0))))
 }
 
-/// The limit of a container's linear memory in bytes: its own, else its pod's, else none.
+/// The limit of a container's memory in bytes: its own, else its pod's, else none.
 #[must_use]
 pub fn memory_limit(pod: &Pod, container: &Container) -> Option<u64> {
+    of_container(pod, container, "memory", |resources| &resources.limits)
+}
+
+/// The thousandths of a processor that a container may use: its own limit, else its pod's, else none.
+#[must_use]
+pub fn cpu_limit(pod: &Pod, container: &Container) -> Option<u32> {
+    of_container(pod, container, "cpu", |resources| &resources.limits).map(narrow)
+}
+
+/// The thousandths of a processor that a container asks for: its own request, else its pod's, else its limit
+/// (which the API server writes down as its request), else none.
+#[must_use]
+pub fn cpu_request(pod: &Pod, container: &Container) -> u32 {
+    let asked = of_container(pod, container, "cpu", |resources| &resources.requests).map(narrow);
+    asked.or_else(|| cpu_limit(pod, container)).unwrap_or(0)
+}
+
+fn narrow(milli: u64) -> u32 {
+    u32::try_from(milli).unwrap_or(u32::MAX)
+}
+
+/// What a container says of `resource`, else its pod; 0 says nothing.
+fn of_container(
+    pod: &Pod,
+    container: &Container,
+    resource: &str,
+    list: impl Fn(&ResourceRequirements) -> &BTreeMap<String, Quantity>,
+) -> Option<u64> {
     let of = |resources: &ResourceRequirements| {
-        resources.limits.get("memory").and_then(Quantity::value).and_then(|v| u64::try_from(v).ok())
+        let value = list(resources).get(resource).and_then(|quantity| amount(resource, quantity));
+        value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0)
     };
-    of(&container.resources)
-        .filter(|v| *v > 0)
-        .or_else(|| pod.spec.resources.as_ref().and_then(of).filter(|v| *v > 0))
+    of(&container.resources).or_else(|| pod.spec.resources.as_ref().and_then(of))
 }
 
 /// `status.qosClass`: the one that the API shows, which never changes, else reckoned.
@@ -159,5 +186,25 @@ mod tests {
         assert_eq!(requests(&pod).get("cpu"), Some(&1000));
         let container = pod.spec.containers.first().cloned().unwrap_or_default();
         assert_eq!(memory_limit(&pod, &container), Some(2_097_152));
+    }
+
+    #[test]
+    fn the_cpu_of_a_container() {
+        for (own, of_pod, expected) in [
+            (json!({}), json!({}), (0, None)),
+            (json!({"requests": {"cpu": "250m"}}), json!({}), (250, None)),
+            (json!({"limits": {"cpu": "1500m"}}), json!({}), (1500, Some(1500))),
+            (json!({"requests": {"cpu": "0"}, "limits": {"cpu": "0"}}), json!({}), (0, None)),
+            (json!({}), json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}), (1000, Some(2000))),
+            (json!({"limits": {"cpu": "100m"}}), json!({"limits": {"cpu": "2"}}), (100, Some(100))),
+        ] {
+            let pod = pod(&json!({"containers": [{"name": "a", "resources": own}], "resources": of_pod}));
+            let container = pod.spec.containers.first().cloned().unwrap_or_default();
+            assert_eq!(
+                (cpu_request(&pod, &container), cpu_limit(&pod, &container)),
+                expected,
+                "{own} {of_pod}"
+            );
+        }
     }
 }

@@ -57,6 +57,12 @@ impl Shared {
         self.state().usage
     }
 
+    /// CPU time was used.
+    pub fn charge(&self, cpu: Duration) {
+        let mut state = self.state();
+        state.usage.cpu = state.usage.cpu.saturating_add(cpu);
+    }
+
     /// Notes the size of linear memory.
     pub fn set_memory(&self, bytes: u64) {
         self.state().usage.memory = bytes;
@@ -75,9 +81,9 @@ impl Shared {
     }
 
     fn end(&self, cpu: Duration) -> bool {
+        self.charge(cpu);
         let mut state = self.state();
         state.running = false;
-        state.usage.cpu = state.usage.cpu.saturating_add(cpu);
         !state.killed
     }
 }

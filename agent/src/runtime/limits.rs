@@ -1,6 +1,7 @@
 //! What bounds a guest: its memory and tables as they grow, and the ceiling of all guests together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wasmi::errors::{MemoryError, TableError};
 use wasmi::ResourceLimiter;
@@ -35,11 +36,16 @@ pub struct Ledger {
     ceiling: u64,
 }
 
+/// A guest that is refused more is told of in the log, at most once in this time, however many ask.
+const TOLD_EVERY: Duration = Duration::from_secs(600);
+/// Bytes of one element of a table (wasmi's own references).
+const ELEMENT: u64 = 4;
+
 #[derive(Debug, Default)]
 struct Account {
     used: u64,
-    /// Something was refused since a guest last ended: told once, however often guests ask.
-    full: bool,
+    /// When somebody was refused, and the log told so.
+    told: Option<Instant>,
 }
 
 impl Ledger {
@@ -66,8 +72,8 @@ impl Ledger {
                 account.used = sum;
                 return true;
             }
-            _ if account.full => return false,
-            _ => account.full = true,
+            _ if account.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) => return false,
+            _ => account.told = Some(Instant::now()),
         }
         let used = account.used;
         drop(account);
@@ -86,10 +92,10 @@ impl Ledger {
         account.used = account.used.saturating_sub(bytes);
     }
 
-    /// A guest that held `bytes` has ended.
-    fn leave(&self, bytes: u64) {
-        self.give_back(bytes);
-        self.account().full = false;
+    /// Bytes that are in use already.
+    fn add(&self, bytes: u64) {
+        let mut account = self.account();
+        account.used = account.used.saturating_add(bytes);
     }
 }
 
@@ -97,6 +103,7 @@ impl Ledger {
 pub struct Limiter {
     limit: u64,
     ledger: Arc<Ledger>,
+    /// Memory, tables, arguments and environment.
     held: u64,
     last: u64,
     running: bool,
@@ -104,10 +111,12 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Bounds linear memory by `limit` bytes, and by what `ledger` has left.
+    /// Bounds memory and tables by `limit` bytes, of which `given` are taken by arguments and environment, and
+    /// by what `ledger` has left.
     #[must_use]
-    pub fn new(limit: u64, ledger: Arc<Ledger>) -> Limiter {
-        Limiter { limit, ledger, held: 0, last: 0, running: false, refused: false }
+    pub fn new(limit: u64, given: u64, ledger: Arc<Ledger>) -> Limiter {
+        ledger.add(given);
+        Limiter { limit, ledger, held: given, last: 0, running: false, refused: false }
     }
 
     /// From now on the guest itself asks.
@@ -115,17 +124,33 @@ impl Limiter {
         self.running = true;
     }
 
-    /// Whether the last growth of memory that the guest asked for was refused: an end by trap or by a
-    /// code other than 0 is then held to be its consequence.
+    /// Whether the last growth that the guest asked for was refused for want of memory: an end by trap or by
+    /// a code other than 0 is then held to be its consequence.
     #[must_use]
     pub fn refused(&self) -> bool {
         self.refused
+    }
+
+    fn grow(&mut self, more: u64) -> bool {
+        let granted = self.held.saturating_add(more) <= self.limit && self.ledger.take(more);
+        self.refused = !granted;
+        if granted {
+            self.last = more;
+            self.held = self.held.saturating_add(more);
+        }
+        granted
+    }
+
+    fn undo(&mut self) {
+        self.ledger.give_back(self.last);
+        self.held = self.held.saturating_sub(self.last);
+        self.last = 0;
     }
 }
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.ledger.leave(self.held);
+        self.ledger.give_back(self.held);
     }
 }
 
@@ -140,14 +165,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool, LimiterError> {
-        let more = bytes(desired.saturating_sub(current));
-        let granted = bytes(desired) <= self.limit && self.ledger.take(more);
-        self.refused = !granted;
-        if granted {
-            self.last = more;
-            self.held = self.held.saturating_add(more);
-        }
-        Ok(granted)
+        Ok(self.grow(bytes(desired.saturating_sub(current))))
     }
 
     fn table_growing(
@@ -156,20 +174,20 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> Result<bool, LimiterError> {
-        let few = !self.running || desired.saturating_sub(current) <= FREE_TABLE_GROWTH;
-        Ok(few && desired <= MAX_TABLE_ELEMENTS)
+        let more = desired.saturating_sub(current);
+        let few = !self.running || more <= FREE_TABLE_GROWTH;
+        Ok(few && desired <= MAX_TABLE_ELEMENTS && self.grow(bytes(more).saturating_mul(ELEMENT)))
     }
 
     fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
-        self.ledger.give_back(self.last);
-        self.held = self.held.saturating_sub(self.last);
-        self.last = 0;
+        self.undo();
         // Without fuel, the same growth is asked for again in the next slice.
         self.refused = !matches!(error, MemoryError::OutOfFuel { .. });
         Ok(())
     }
 
     fn table_grow_failed(&mut self, _error: &TableError) -> Result<(), LimiterError> {
+        self.undo();
         Ok(())
     }
 

@@ -4,9 +4,11 @@
 //! translate it ([`engine`]). [`Runtime::spawn`] makes a [`wasi::Host`] of what the guest is given and queues its run on
 //! the interpreter threads ([`interpreter`]). There the run is polled within a boundary that times it,
 //! catches panics and ends it when it is to be killed ([`guest`]); inside, [`slices`] gives it fuel for a few
-//! milliseconds at a time, and awaits what its calls wait for. [`limits`] says how far memory and tables may
-//! grow, [`pages`] gives back what holds only zeros.
+//! milliseconds at a time, and awaits what its calls wait for. [`turns`] says who runs next of those that want to,
+//! [`allowance`] how much of the processor a guest may use, [`limits`] how far memory and tables may grow;
+//! [`pages`] gives back what holds only zeros.
 
+mod allowance;
 mod engine;
 mod guest;
 mod interpreter;
@@ -17,6 +19,7 @@ mod sections;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wasi;
 
 use std::io;
@@ -27,8 +30,10 @@ use std::time::{Duration, Instant};
 use self::engine::{Cache, Compiled};
 use self::guest::{Run, Shared};
 use self::interpreter::Queue;
+pub use self::interpreter::NICE;
 use self::limits::{Ledger, Limiter};
-use self::slices::Pace;
+use self::slices::{Compute, Pace};
+use self::turns::Turn;
 use self::wasi::descriptors::Descriptors;
 use self::wasi::folder::Folder;
 use self::wasi::Host;
@@ -147,7 +152,10 @@ pub enum StartError {
     #[error("the module's export _start is not a function without parameters and results")]
     StartType,
     /// More memory than allowed from the first.
-    #[error("the module starts with {needs} bytes of memory, and its limit is {limit}: raise the limit")]
+    #[error(
+        "the module starts with {needs} bytes of memory, arguments and environment included, and its limit is \
+         {limit}: raise the limit"
+    )]
     Memory {
         /// What it declares.
         needs: u64,
@@ -211,8 +219,14 @@ pub struct GuestSpec {
     pub stdout: Arc<dyn Output>,
     /// Where stderr goes.
     pub stderr: Arc<dyn Output>,
-    /// Limit of linear memory in bytes; none: the runtime's default.
+    /// Limit in bytes of linear memory, tables, arguments and environment together; none: the runtime's default.
     pub memory: Option<u64>,
+    /// Thousandths of a processor that it asks for: its weight, when more want to run than can.
+    pub cpu_request: u32,
+    /// Thousandths of a processor that it may use in each period of 100 ms; none: all that there is.
+    pub cpu_limit: Option<u32>,
+    /// Fuel for the whole run, about one unit an instruction; none: no end. A guest that has used it up traps.
+    pub fuel: Option<u64>,
 }
 
 /// A running (or ended) guest. Cheap to clone; dropping it ends nothing.
@@ -228,7 +242,7 @@ pub enum Exit {
     Code(u32),
     /// A trap; its text.
     Trap(String),
-    /// Linear memory would have passed its limit and the guest ended because of it.
+    /// Memory or a table would have passed the limit, and the guest ended because of it.
     OutOfMemory,
     /// [`Guest::kill`] ended it.
     Killed,
@@ -287,23 +301,28 @@ impl Runtime {
         let compiled = &module.compiled;
         compiled.linkable()?;
         let limit = spec.memory.unwrap_or(self.inner.default_memory);
-        if compiled.initial_memory > limit {
-            return Err(StartError::Memory { needs: compiled.initial_memory, limit });
+        let (env, given) = environment(&spec)?;
+        let needs = compiled.initial_memory.saturating_add(given);
+        if needs > limit {
+            return Err(StartError::Memory { needs, limit });
         }
         let shared = Arc::new(Shared::default());
         let host = Host {
-            env: environment(&spec)?,
+            env,
             descriptors: descriptors(&spec)?,
             args: spec.args,
-            limiter: Limiter::new(limit, Arc::clone(&self.inner.ledger)),
+            limiter: Limiter::new(limit, given, Arc::clone(&self.inner.ledger)),
             memory: None,
             pending: None,
             slice_end: Instant::now(),
+            fuel_taken: 0,
             slice_cpu: Duration::ZERO,
             shared: Arc::clone(&shared),
         };
-        let run = slices::run(Arc::clone(compiled), host, Arc::clone(&self.inner.pace));
-        self.inner.queue.spawn(Run::new(run, Arc::clone(&shared)));
+        let compute = Compute { cpu_limit: spec.cpu_limit, fuel: spec.fuel };
+        let run = slices::run(Arc::clone(compiled), host, Arc::clone(&self.inner.pace), compute);
+        let turn = Turn::new(spec.cpu_request, Arc::clone(&shared));
+        self.inner.queue.spawn(turn, Run::new(run, Arc::clone(&shared)));
         Ok(Guest { shared })
     }
 
@@ -331,8 +350,8 @@ fn descriptors(spec: &GuestSpec) -> Result<Descriptors, StartError> {
     Ok(descriptors)
 }
 
-/// The environment as `NAME=value`, once it and the arguments have been checked.
-fn environment(spec: &GuestSpec) -> Result<Vec<String>, StartError> {
+/// The environment as `NAME=value`, once it and the arguments have been checked, and the bytes of both.
+fn environment(spec: &GuestSpec) -> Result<(Vec<String>, u64), StartError> {
     let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let bytes = env.iter().chain(&spec.args).map(|text| text.len().saturating_add(1));
     let size = bytes.fold(0, usize::saturating_add);
@@ -344,7 +363,7 @@ fn environment(spec: &GuestSpec) -> Result<Vec<String>, StartError> {
     }
     match env.iter().chain(&spec.args).find(|text| text.contains('\0')) {
         Some(text) => Err(StartError::Argument(format!("{text:?}"))),
-        None => Ok(env),
+        None => Ok((env, u64::try_from(size).unwrap_or(u64::MAX))),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The run of one guest: instantiated, then called, a slice of fuel at a time.
+//! The run of one guest: instantiated, then called, a slice of fuel at a time, as far as its limits let it.
 
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use futures_lite::future::{poll_fn, yield_now};
 use futures_lite::FutureExt;
 use wasmi::{Error, ResumableCall, Store};
 
+use super::allowance::Allowance;
 use super::engine::Compiled;
 use super::pages::release_zeros;
 use super::wasi::clocks::thread_cpu;
@@ -29,6 +31,8 @@ const LEAST: u64 = 10_000;
 /// Fuel of a slice, at most: 3 ms at twice the speed of a fast desktop machine. Bounded as well for the
 /// native stack's sake: see `interpreter`.
 const MOST: u64 = 8_000_000;
+/// A slice's time, at least, where a limit of CPU time leaves less: what is too much is owed.
+const SHORTEST: Duration = Duration::from_micros(300);
 /// Linear memory that is looked through for zero pages in one turn: a millisecond or so.
 const RELEASE_CHUNK: usize = 4 << 20;
 
@@ -56,19 +60,50 @@ type Ended = Exit;
 struct Running {
     store: Store<Host>,
     pace: Arc<Pace>,
+    /// Fuel of a slice of [`SLICE`].
     fuel: u64,
+    /// Fuel of the slice that runs, or ran last.
+    given: u64,
+    /// Fuel that is left in all; none: no limit.
+    budget: Option<Budget>,
+    allowance: Option<Allowance>,
     released: usize,
 }
 
+/// Fuel for the whole run.
+struct Budget {
+    all: u64,
+    left: u64,
+}
+
+/// How much a guest may compute.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compute {
+    /// Thousandths of a processor that it may use in each period; none: all that there is.
+    pub cpu_limit: Option<u32>,
+    /// Fuel of the whole run; none: no end.
+    pub fuel: Option<u64>,
+}
+
 /// Runs a guest to its end.
-pub async fn run(compiled: Arc<Compiled>, host: Host, pace: Arc<Pace>) -> Exit {
+pub fn run(
+    compiled: Arc<Compiled>,
+    host: Host,
+    pace: Arc<Pace>,
+    compute: Compute,
+) -> impl Future<Output = Exit> + Send {
     let fuel = u64::try_from(pace.0.load(Ordering::Relaxed)).unwrap_or(LEAST);
     let mut store = Store::new(&compiled.engine, host);
     store.limiter(|host| &mut host.limiter);
-    let mut running = Running { store, pace, fuel, released: 0 };
-    match running.all(&compiled).await {
-        Ok(()) => Exit::Code(0),
-        Err(exit) => exit,
+    let budget = compute.fuel.map(|all| Budget { all, left: all });
+    let allowance = compute.cpu_limit.and_then(|limit| Allowance::new(limit, Instant::now()));
+    let mut running = Running { store, pace, fuel, given: 0, budget, allowance, released: 0 };
+    // Made before the future is: what only the making needs would be a part of it for as long as the guest runs.
+    async move {
+        match running.all(&compiled).await {
+            Ok(()) => Exit::Code(0),
+            Err(exit) => exit,
+        }
     }
 }
 
@@ -84,7 +119,7 @@ impl Running {
         self.release().await;
         for entry in &compiled.entries {
             if let Some(function) = instance.get_func(&self.store, entry) {
-                self.begin(self.fuel)?;
+                self.begin(0).await?;
                 let call = function.call_resumable(&mut self.store, &[], &mut []);
                 self.drive(call).await?;
             }
@@ -94,6 +129,7 @@ impl Running {
 
     async fn drive(&mut self, mut call: Result<ResumableCall, Error>) -> Result<(), Ended> {
         loop {
+            self.burn();
             match call.map_err(|error| self.failed(&error))? {
                 ResumableCall::Finished => return Ok(()),
                 ResumableCall::OutOfFuel(stopped) => {
@@ -101,7 +137,7 @@ impl Running {
                     yield_now().await;
                     self.release().await;
                     // One bulk operation runs whole, however much fuel it needs.
-                    self.begin(self.fuel.max(stopped.required_fuel()))?;
+                    self.begin(stopped.required_fuel()).await?;
                     call = stopped.resume(&mut self.store, &mut []);
                 }
                 ResumableCall::HostTrap(stopped) => {
@@ -110,27 +146,66 @@ impl Running {
                     }
                     self.release().await;
                     let errno = self.wait().await?;
-                    self.begin(self.fuel)?;
+                    self.begin(0).await?;
                     call = stopped.resume(&mut self.store, &[errno_value(errno)], &mut []);
                 }
             }
         }
     }
 
-    /// A slice of `fuel` begins.
-    fn begin(&mut self, fuel: u64) -> Result<(), Ended> {
+    /// A slice begins, with `least` fuel at least, once the guest may use the processor again.
+    async fn begin(&mut self, least: u64) -> Result<(), Ended> {
+        let time = self.allowed().await;
+        let share = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let whole = u64::try_from(SLICE.as_micros()).unwrap_or(u64::MAX).max(1);
+        let mut fuel = (self.fuel.saturating_mul(share) / whole).max(least);
+        if let Some(budget) = &self.budget {
+            if budget.left == 0 || budget.left < least {
+                return Err(Exit::Trap(format!("it has used up its fuel of {}", budget.all)));
+            }
+            fuel = fuel.min(budget.left);
+        }
+        self.given = fuel;
         self.store.set_fuel(fuel).map_err(|error| Exit::Trap(error.to_string()))?;
         let host = self.store.data_mut();
         host.slice_cpu = thread_cpu();
-        host.slice_end = Instant::now().checked_add(SLICE).unwrap_or(host.slice_end);
+        host.slice_end = Instant::now().checked_add(time).unwrap_or(host.slice_end);
         Ok(())
+    }
+
+    /// The time that the next slice may take, once its limit lets the guest run at all.
+    async fn allowed(&mut self) -> Duration {
+        let Some(allowance) = &mut self.allowance else { return SLICE };
+        loop {
+            let used = self.store.data().cpu();
+            match allowance.settle(used, Instant::now()) {
+                Ok(left) => return left.clamp(SHORTEST, SLICE),
+                Err(later) => {
+                    Timer::at(later).await;
+                    // What follows is on a thread's clock of its own.
+                    self.store.data_mut().slice_cpu = thread_cpu();
+                }
+            }
+        }
+    }
+
+    /// A slice has ended: what it used of its fuel is gone.
+    fn burn(&mut self) {
+        let Some(budget) = &mut self.budget else { return };
+        let host = self.store.data_mut();
+        let taken = std::mem::take(&mut host.fuel_taken);
+        let unused = self.store.get_fuel().unwrap_or(0).saturating_add(taken);
+        budget.left = budget.left.saturating_sub(self.given.saturating_sub(unused));
     }
 
     /// A slice has used up its fuel.
     fn adapt(&mut self) {
         let took = thread_cpu().saturating_sub(self.store.data().slice_cpu);
-        self.fuel = adapt(self.fuel, took);
-        self.pace.0.store(usize::try_from(self.fuel).unwrap_or(FIRST), Ordering::Relaxed);
+        // A slice that a limit has cut short tells little, and one that was longer for a bulk operation, nothing.
+        if self.given == self.fuel {
+            self.fuel = adapt(self.fuel, took);
+            self.pace.0.store(usize::try_from(self.fuel).unwrap_or(FIRST), Ordering::Relaxed);
+        }
     }
 
     /// Waits for what the suspended call waits for; what it answers then.

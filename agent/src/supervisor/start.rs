@@ -12,7 +12,7 @@ use crate::pod::environment::{arguments, program_name, references, variables, Im
 use crate::pod::events::{self, of_pod, EventKind};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::policy::{pull_policy, PullPolicy};
-use crate::pod::resources::memory_limit;
+use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
 
 /// Scheme of `containerID`.
 const ID_SCHEME: &str = "copepod://";
@@ -67,6 +67,8 @@ pub async fn start(
         args,
         env: env.all,
         memory: memory_limit(pod, container),
+        cpu_request: cpu_request(pod, container),
+        cpu_limit: cpu_limit(pod, container),
     };
     let image_id = image.id.clone();
     let running = shared.workshop.run(image, spec).await?;

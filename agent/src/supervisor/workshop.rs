@@ -31,8 +31,12 @@ pub struct RunSpec {
     pub args: Vec<String>,
     /// Environment, in order.
     pub env: Vec<(String, String)>,
-    /// Limit of its linear memory in bytes.
+    /// Limit of its memory in bytes.
     pub memory: Option<u64>,
+    /// Thousandths of a processor that it asks for.
+    pub cpu_request: u32,
+    /// Thousandths of a processor that it may use.
+    pub cpu_limit: Option<u32>,
 }
 
 /// A run that goes on.
@@ -201,6 +205,9 @@ impl WasmWorkshop {
             stdout: output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone())),
             stderr: output(Stream::Stderr, terminal.map(|t| t.stderr)),
             memory: spec.memory,
+            cpu_request: spec.cpu_request,
+            cpu_limit: spec.cpu_limit,
+            fuel: None,
         };
         match self.runtime.spawn(module, guest) {
             Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone() })),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Bytes of the one argument that every guest here has, its NUL counted.
+const ARGUMENTS: u64 = 8;
+
 #[test]
 fn any_exit_code_is_passed_through() {
     for code in [0, 1, 125, 126, 200, 255, 256, u32::MAX] {
@@ -124,7 +127,7 @@ fn growth_past_the_limit_fails_in_the_guest() {
 #[test]
 fn all_guests_together_stay_below_the_ceiling() {
     // A page each to begin with; the first takes four more, and waits until the second is at its end.
-    let config = Config { threads: 2, default_memory: 16 << 20, guest_memory: 6 * 65536 };
+    let config = Config { threads: 2, default_memory: 16 << 20, guest_memory: 6 * 65536 + 2 * ARGUMENTS };
     let runtime = Runtime::start(config).unwrap();
     let run = |body: &str| {
         let module = runtime.compile(body, &guests::start("x", body)).unwrap();
@@ -134,7 +137,7 @@ fn all_guests_together_stay_below_the_ceiling() {
     let (first, output) = run("(if (i32.ne (memory.grow (i32.const 4)) (i32.const 1)) (then unreachable))
                               (call $print) (loop $again (br $again))");
     output.next();
-    assert_eq!(runtime.memory(), 5 * 65536);
+    assert_eq!(runtime.memory(), 5 * 65536 + ARGUMENTS);
     let refused = "(if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))";
     assert_eq!(block_on(run(refused).0.wait()), Exit::Code(0), "one page was left, for it to begin with");
     first.kill();
@@ -149,7 +152,7 @@ fn run_with_memory(wasm: &[u8], pages: u64) -> Exit {
     let runtime = runtime(1);
     let module = runtime.compile("", wasm).unwrap();
     let mut spec = spec(&Collected::new());
-    spec.memory = Some(pages * 65536);
+    spec.memory = Some(pages * 65536 + ARGUMENTS);
     block_on(runtime.spawn(&module, spec).unwrap().wait())
 }
 
@@ -172,9 +175,9 @@ fn starting_past_the_limit_is_refused_with_both_figures() {
     let runtime = runtime(1);
     let module = runtime.compile("", &guests::exit(0)).unwrap();
     let mut spec = spec(&Collected::new());
-    spec.memory = Some(65535);
+    spec.memory = Some(65536 + ARGUMENTS - 1);
     let error = runtime.spawn(&module, spec).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("65536") && error.contains("65535"), "{error}");
+    assert!(error.contains("65544") && error.contains("65543"), "{error}");
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn memory_in_use_is_counted_and_given_back() {
         ),
     );
     out.next();
-    assert_eq!(runtime.memory(), 3 * 65536);
+    assert_eq!(runtime.memory(), 3 * 65536 + ARGUMENTS);
     guest.kill();
     assert_eq!(block_on(guest.wait()), Exit::Killed);
     // Freed on the interpreter thread: when that has run another guest, it is done.
@@ -237,4 +240,23 @@ fn a_full_log_is_enospc_in_the_guest() {
     let mut spec = spec(&Collected::new());
     spec.stdout = Arc::new(Full);
     assert_eq!(block_on(runtime.spawn(&module, spec).unwrap().wait()), Exit::Code(51));
+}
+
+#[test]
+fn tables_count_as_memory() {
+    // A page, and 100,000 elements of four bytes.
+    let wasm = |then: &str| {
+        guests::bare(&format!(
+            r#"(module (memory (export "memory") 1) (table $t 100000 funcref) (func (export "_start") {then}))"#
+        ))
+    };
+    assert_eq!(run_with_memory(&wasm(""), 8), Exit::Code(0));
+    assert_eq!(run_with_memory(&wasm(""), 7), Exit::OutOfMemory, "the table alone takes six pages and more");
+    let grows = "(loop $again (drop (table.grow $t (ref.null func) (i32.const 1)))
+                 (br_if $again (i32.lt_u (table.size $t) (i32.const 150000))))";
+    assert_eq!(run_with_memory(&wasm(grows), 11), Exit::Code(0));
+    let fails =
+        "(loop $again (br_if $again (i32.ne (i32.const -1) (table.grow $t (ref.null func) (i32.const 1)))))
+                 unreachable";
+    assert_eq!(run_with_memory(&wasm(fails), 9), Exit::OutOfMemory);
 }

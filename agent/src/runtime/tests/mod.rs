@@ -58,6 +58,9 @@ fn spec(stdout: &Arc<Collected>) -> GuestSpec {
         stdout: Arc::clone(stdout) as Arc<dyn Output>,
         stderr: Collected::new(),
         memory: None,
+        cpu_request: 0,
+        cpu_limit: None,
+        fuel: None,
     }
 }
 

@@ -146,3 +146,64 @@ fn growing_in_a_loop_or_after_deep_recursion_does_not_use_up_the_native_stack() 
     );
     assert_eq!(run(&guests::functions("", &after_recursion)).0, Exit::Code(0));
 }
+
+/// A loop of `turns`, with a call now and then, then the end with code 7.
+fn counts(turns: u32) -> Vec<u8> {
+    guests::start(
+        "",
+        &format!(
+            "(local $i i32) (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
+             (if (i32.eqz (i32.and (local.get $i) (i32.const 0xfff))) (then (drop (call $sched_yield))))
+             (br_if $again (i32.lt_u (local.get $i) (i32.const {turns})))) (call $proc_exit (i32.const 7))"
+        ),
+    )
+}
+
+fn run_with(runtime: &Runtime, wasm: &[u8], change: impl FnOnce(&mut GuestSpec)) -> Exit {
+    let module = runtime.compile(&format!("{wasm:x?}"), wasm).unwrap();
+    let mut spec = spec(&Collected::new());
+    change(&mut spec);
+    let guest = runtime.spawn(&module, spec).unwrap();
+    block_on(guest.wait())
+}
+
+#[test]
+fn fuel_is_counted_to_the_unit_whatever_the_slices() {
+    let runtime = runtime(1);
+    let wasm = counts(1_000_000);
+    let ends = |fuel| match run_with(&runtime, &wasm, |spec| spec.fuel = Some(fuel)) {
+        Exit::Code(7) => true,
+        Exit::Trap(text) if text.contains(&format!("fuel of {fuel}")) => false,
+        other => panic!("{other:?}"),
+    };
+    // The least that is enough, by halving.
+    let (mut too_little, mut enough) = (0, 100_000_000);
+    assert!(!ends(too_little) && ends(enough));
+    while enough - too_little > 1 {
+        let middle = u64::midpoint(too_little, enough);
+        if ends(middle) {
+            enough = middle;
+        } else {
+            too_little = middle;
+        }
+    }
+    for _ in 0..5 {
+        assert!(ends(enough) && !ends(too_little), "{enough} is enough once, and another time not");
+    }
+}
+
+#[test]
+fn a_limit_of_cpu_time_changes_no_result_and_stops_no_kill() {
+    let runtime = runtime(2);
+    assert_eq!(run_with(&runtime, &counts(2_000_000), |spec| spec.cpu_limit = Some(100)), Exit::Code(7));
+    let module = runtime.compile("spin", &guests::spin()).unwrap();
+    let mut spec = spec(&Collected::new());
+    spec.cpu_limit = Some(10);
+    let guest = runtime.spawn(&module, spec).unwrap();
+    // It has had its first period's share: most of the time it waits from now on.
+    while guest.usage().cpu == Duration::ZERO {
+        std::thread::yield_now();
+    }
+    guest.kill();
+    assert_eq!(block_on(guest.wait()), Exit::Killed);
+}

@@ -119,6 +119,8 @@ pub struct Host {
     pub pending: Option<Wait>,
     /// When the slice that runs now should end. A host call that returns later takes the fuel that is left.
     pub slice_end: Instant,
+    /// Fuel that was taken so.
+    pub fuel_taken: u64,
     /// CPU clock of the thread when the slice that runs now began.
     pub slice_cpu: Duration,
     /// The guest as others see it.
@@ -127,7 +129,7 @@ pub struct Host {
 
 impl Host {
     /// CPU time of the guest until now.
-    fn cpu(&self) -> Duration {
+    pub fn cpu(&self) -> Duration {
         let now = clocks::thread_cpu().saturating_sub(self.slice_cpu);
         self.shared.usage().cpu.saturating_add(now)
     }
@@ -262,6 +264,9 @@ fn enter(mut caller: Caller<'_, Host>, call: Call, args: Args<'_>, results: &mut
         catch_unwind(AssertUnwindSafe(|| with_memory(&mut caller, |memory, host| call(memory, host, args))))
             .map_err(|panic| Error::host(Panicked(panic_text(&*panic))))?;
     if Instant::now() >= caller.data().slice_end {
+        let left = caller.get_fuel()?;
+        let taken = &mut caller.data_mut().fuel_taken;
+        *taken = taken.saturating_add(left);
         caller.set_fuel(0)?;
     }
     let errno = match answer {

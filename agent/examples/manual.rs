@@ -230,8 +230,8 @@ fn defaults(agent: &CommandLine) -> Result<String, std::fmt::Error> {
 /// An example of `/etc/copepod/copepod.yaml`
 fn example(agent: &CommandLine) -> Result<String, std::fmt::Error> {
     let mut out = String::from(
-        "# Settings of the agent, every one of them: what is commented out has the value that it has anyway, or\n\
-         # none. As /etc/copepod/copepod.yaml the file is read at the agent's start. (As a service, the agent has\n\
+        "# Settings of the agent, every one of them: what is commented out has the value that it has anyway (its\n\
+         # default, or the board file's: copepod board shows it), or none. As /etc/copepod/copepod.yaml the file is read at the agent's start. (As a service, the agent has\n\
          # the bootstrap file from its unit: another one is named in /etc/default/copepod.)\n",
     );
     for setting in agent.settings.iter().filter(|setting| setting.name != "config") {

@@ -32,8 +32,16 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let permit = BLOCKING.acquire().await;
     // Held by the work, not by the waiter: whoever stops waiting does not free the thread.
-    blocking::unblock(move || {
+    blocking_at_once(move || {
         let _permit = permit;
+        work()
+    })
+    .await
+}
+
+/// The same without a turn, on a thread more than there are otherwise: for the very end of the agent.
+pub async fn blocking_at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    blocking::unblock(move || {
         if let Err(error) = setpriority_process(Some(gettid()), BLOCKING_NICE) {
             log::debug!("a blocking thread keeps the priority of the control thread: {error}");
         }

@@ -14,15 +14,19 @@ use jiff::Timestamp;
 
 use super::certificates::{CertificateError, CertificateFolder, Facts, Purpose};
 use super::client::Client;
-use super::clock::{wait_for_clock, FileState};
+use super::clock::wait_for_clock;
 use super::csr::{CsrError, Wanted};
 use super::error::ApiError;
 use super::kubeconfig::Kubeconfig;
 use super::transport::within;
-use crate::durable::ClockStep;
+use crate::control::blocking;
+use crate::durable::{ClockStep, FileState};
 
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Between two readings of a bootstrap file that cannot be used, though it is there: it may name others, which have
+/// yet to come.
+const RELOAD: Duration = Duration::from_secs(10);
 /// How long one request is waited for (the kubelet's own figure), before another is made.
 const SIGNING_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -98,12 +102,25 @@ pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinErr
     };
     let mut pause = PAUSE.0;
     loop {
-        let bootstrap = bootstrap_file(file, joining.tell).await;
+        let (seen, bootstrap) = bootstrap_file(file, joining.tell).await;
         wait_for_clock(file, joining.tell).await;
-        let (seen, step) = (FileState::of(file), ClockStep::any());
-        let problem = match attempt(joining, file, &bootstrap).await {
-            Ok(joined) => return Ok(joined),
-            Err(problem) => problem,
+        if FileState::of(file) != seen {
+            continue;
+        }
+        let step = ClockStep::any();
+        // Another file is another try, whatever this one waits for.
+        let tried = async { Some(attempt(joining, file, &bootstrap).await) };
+        let replaced = async {
+            seen.replaced(file).await;
+            None
+        };
+        let problem = match tried.or(replaced).await {
+            None => {
+                log::info!("bootstrap file {}: another one", file.display());
+                continue;
+            }
+            Some(Ok(joined)) => return Ok(joined),
+            Some(Err(problem)) => problem,
         };
         let text = explain(joining, file, problem);
         log::error!("joining the cluster: {text}; trying again in {} s", pause.as_secs());
@@ -112,9 +129,10 @@ pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinErr
             Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
             pause.saturating_mul(2).min(PAUSE.1)
         };
-        // Another file, or another time, is another try.
+        // Another file, or another time, is another try: not more often than the first pauses are long.
         let changed = async {
             seen.replaced(file).or(step.wait()).await;
+            Timer::after(PAUSE.0).await;
             PAUSE.0
         };
         pause = paused.or(changed).await;
@@ -123,12 +141,12 @@ pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinErr
 
 /// The bootstrap file, once it is there, may be read and makes sense. It is on this machine: there is no
 /// need to ask for it less and less often.
-async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> Kubeconfig {
+async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> (FileState, Kubeconfig) {
     let mut told = String::new();
     loop {
         let seen = FileState::of(file);
         let problem = match Kubeconfig::load(file) {
-            Ok(bootstrap) => return bootstrap,
+            Ok(bootstrap) => return (seen, bootstrap),
             Err(_) if !file.exists() => format!("bootstrap file {}: not there", file.display()),
             Err(error) => format!("bootstrap file, {error}"),
         };
@@ -141,7 +159,13 @@ async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> Kubeconfig {
             log::warn!("{text}");
             told = problem;
         }
-        seen.replaced(file).await;
+        let again = async {
+            match file.exists() {
+                true => Timer::after(RELOAD).await,
+                false => Timer::never().await,
+            };
+        };
+        seen.replaced(file).or(again).await;
     }
 }
 
@@ -191,7 +215,7 @@ async fn attempt(
     if let Ok(Some(identity)) = joining.folder.load(Purpose::Client) {
         let ours = identity.facts.common_name == format!("system:node:{}", joining.node);
         if ours && !identity.facts.expired(Timestamp::now()) {
-            if let Ok(joined) = adopt(joining, bootstrap) {
+            if let Ok(joined) = adopt(joining, bootstrap).await {
                 return Ok(joined);
             }
         }
@@ -199,7 +223,8 @@ async fn attempt(
     let client = bootstrap
         .client()
         .map_err(|problem| TryError::Other(format!("kubeconfig {}: {problem}", file.display())))?;
-    let key = joining.folder.pending_key(Purpose::Client)?;
+    let folder = joining.folder.clone();
+    let key = blocking(move || folder.pending_key(Purpose::Client)).await?;
     (joining.tell)(&format!("asking {} for a certificate", bootstrap.server.authority()));
     let wanted = Wanted { node: joining.node, purpose: Purpose::Client, names: Vec::new(), key: &key };
     let pending = wanted.submit(&client).await.map_err(TryError::Csr)?;
@@ -214,15 +239,17 @@ async fn attempt(
             ))
         })?
         .map_err(TryError::Csr)?;
-    joining.folder.store(Purpose::Client, &certificate, &key, Timestamp::now())?;
-    adopt(joining, bootstrap)
+    let folder = joining.folder.clone();
+    blocking(move || folder.store(Purpose::Client, &certificate, &key, Timestamp::now())).await?;
+    adopt(joining, bootstrap).await
 }
 
 /// Writes the node's kubeconfig around its current certificate, and uses it.
-fn adopt(joining: &Joining<'_>, bootstrap: &Kubeconfig) -> Result<(Client, Kubeconfig), TryError> {
+async fn adopt(joining: &Joining<'_>, bootstrap: &Kubeconfig) -> Result<(Client, Kubeconfig), TryError> {
     let current = joining.folder.current(Purpose::Client);
-    bootstrap
-        .write_node(joining.kubeconfig, joining.node, &current)
+    let (bootstrap, path, node) = (bootstrap.clone(), joining.kubeconfig.to_owned(), joining.node.to_owned());
+    blocking(move || bootstrap.write_node(&path, &node, &current))
+        .await
         .map_err(|error| TryError::Other(format!("writing {}: {error}", joining.kubeconfig.display())))?;
     let kubeconfig =
         Kubeconfig::load(joining.kubeconfig).map_err(|error| TryError::Other(error.to_string()))?;

@@ -2,22 +2,18 @@
 //! and every try to reach it is in vain.
 
 use std::path::Path;
-use std::time::Duration;
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 use jiff::Timestamp;
 use x509_cert::der::Decode;
 use x509_cert::Certificate;
 
 use super::kubeconfig::{certificates, Kubeconfig};
-use crate::durable::ClockStep;
+use crate::durable::{ClockStep, FileState};
 
 /// 2025-01-01T00:00:00Z: older than the first of these agents. A clock before it is not set, whatever the
 /// cluster.
 const BEFORE_COPEPOD: i64 = 1_735_689_600;
-/// Between two looks at a file that is waited for: local, and only until the node has joined.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Waits until the clock is late enough for the cluster of a kubeconfig, and says so if it has to. A file
 /// that cannot be read is not waited for, and one that is replaced is read again.
@@ -65,28 +61,6 @@ fn too_early(now: Timestamp, earliest: Timestamp) -> Option<String> {
     })
 }
 
-/// What a file was, to see whether it is another.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FileState(Option<(u64, i64, i64)>);
-
-impl FileState {
-    /// As it is now; also that there is none.
-    #[must_use]
-    pub fn of(path: &Path) -> FileState {
-        use std::os::unix::fs::MetadataExt;
-        // Its change, not its modification: another owner or mode counts, too.
-        let state = |found: std::fs::Metadata| (found.ino(), found.ctime(), found.ctime_nsec());
-        FileState(std::fs::metadata(path).ok().map(state))
-    }
-
-    /// Waits until the file is another.
-    pub async fn replaced(&self, path: &Path) {
-        while FileState::of(path) == *self {
-            Timer::after(LOOK).await;
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -128,21 +102,5 @@ mod tests {
             text.starts_with("the clock says 1970-01-01T00:00:12Z, before 2029-02-03T00:00:00Z, "),
             "{text}"
         );
-    }
-
-    #[test]
-    fn another_file_is_noticed() {
-        let path = std::env::temp_dir().join(format!("copepod-replaced-{:x}", fastrand::u64(..)));
-        let none = FileState::of(&path);
-        assert_eq!(none, FileState::of(&path));
-        std::fs::write(&path, "1").unwrap();
-        let one = FileState::of(&path);
-        assert_ne!(one, none);
-        let next = path.with_extension("next");
-        std::fs::write(&next, "2").unwrap();
-        std::fs::rename(&next, &path).unwrap();
-        assert_ne!(FileState::of(&path), one);
-        async_io::block_on(one.replaced(&path));
-        std::fs::remove_file(&path).unwrap();
     }
 }

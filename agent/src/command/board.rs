@@ -15,6 +15,7 @@ use crate::config::setting::{CommandLine, Setting, Takes};
 use crate::config::toml::{self, Value};
 use crate::config::{help, AgentConfig, Parsed, UsageError, Values};
 use crate::node::host;
+use crate::node::watchdog::timeout;
 
 /// The command line.
 pub const COMMAND: CommandLine = CommandLine {
@@ -81,7 +82,14 @@ pub fn run(values: &Values) -> Result<(), Failure> {
         Some(_) => settings.text("board").map(service_board).transpose()?,
         None => None,
     };
-    let drop_in = DropIn { why: &settings.board.why, board, config: &config, memory, look: &look };
+    let drop_in = DropIn {
+        why: &settings.board.why,
+        board,
+        config: &config,
+        memory,
+        look: &look,
+        watchdog_timeout: &timeout,
+    };
     super::say(&drop_in.text().map_err(Failure::Failed)?)
 }
 

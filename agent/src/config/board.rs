@@ -158,6 +158,11 @@ impl Choice {
             Some(wanted) => wanted,
         };
         let board = if name.contains('/') || name.ends_with(".toml") {
+            // In a configuration file it would be a path from the agent's folder, which for a service is /.
+            if !matches!(origin, "--board" | "COPEPOD_BOARD") && !name.starts_with('/') {
+                let problem = format!("{name:?}: from where? Name the board file by its path from /");
+                return Err(UsageError::Value { origin: origin.to_owned(), problem });
+            }
             let text = read_bounded(Path::new(name), MAX_BOARD_FILE).map_err(|error| {
                 let origin = format!("{origin}: board file {name}");
                 UsageError::Value { origin, problem: error.to_string() }

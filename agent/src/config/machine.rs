@@ -29,7 +29,17 @@ pub fn share_memory(values: &Values, memory: u64) -> Result<(u64, u64), UsageErr
     };
     let reserved = read("memory-reserved", 0)?.unwrap_or(0);
     let rest = if memory == 0 { u64::MAX } else { memory.saturating_sub(reserved) };
-    Ok((reserved, read("guest-memory", 1)?.unwrap_or(rest)))
+    let guests = read("guest-memory", 1)?.unwrap_or(rest);
+    if guests > rest {
+        let problem = format!(
+            "of this machine's {} MiB of memory {} MiB are reserved (--memory-reserved): name {} MiB or less",
+            memory / MIB,
+            reserved / MIB,
+            rest / MIB
+        );
+        return Err(values.refuse("guest-memory", &problem));
+    }
+    Ok((reserved, guests))
 }
 
 /// `--host-paths`.
@@ -109,6 +119,10 @@ mod tests {
             (["--memory-reserved", "512"], "--memory-reserved: \"512\": this machine has 512 MiB"),
             (["--memory-reserved", "-1"], "--memory-reserved: \"-1\": not a whole number"),
             (["--guest-memory", "600"], "--guest-memory: \"600\": this machine has 512 MiB"),
+            (
+                ["--memory-reserved=112", "--guest-memory=401"],
+                "--guest-memory: \"401\": of this machine's 512 MiB of memory 112 MiB are reserved",
+            ),
             (["--guest-memory", "0"], "--guest-memory: \"0\": not a whole number from 1"),
             (["--host-paths", "/srv,/"], "--host-paths: \"/\": not an absolute path"),
             (["--host-paths", "/srv/../etc"], "--host-paths: \"/srv/../etc\""),

@@ -13,6 +13,9 @@ use rustix::time::{
 /// Between two looks at the clock where the kernel has no timerfd.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// 2038-01-19T03:14:07Z
+const LAST_OF_32_BITS: i64 = 0x7fff_ffff;
+
 /// A wait for the wall clock to come to a time, or to be set to any: the kernel wakes the agent at that
 /// moment, and not before.
 pub struct ClockStep {
@@ -31,7 +34,10 @@ impl ClockStep {
     /// Watches for the clock being set, whenever that is.
     #[must_use]
     pub fn any() -> ClockStep {
-        ClockStep { timer: armed(Timestamp::MAX), look: None }
+        // 32-bit kernels before 5.1 have no later time than that of 2038; after it, it would come at once.
+        let last = Timestamp::from_second(LAST_OF_32_BITS).unwrap_or(Timestamp::MAX);
+        let earlier = || (Timestamp::now() < last).then(|| armed(last)).flatten();
+        ClockStep { timer: armed(Timestamp::MAX).or_else(earlier), look: None }
     }
 
     /// Waits. What the clock says then is the caller's to see.

@@ -5,6 +5,8 @@
 pub mod clock;
 mod clock_step;
 mod file;
+mod file_state;
 
 pub use clock_step::ClockStep;
 pub use file::{ensure_private_dir, lock_dir, remove_if_exists, write_atomic};
+pub use file_state::FileState;

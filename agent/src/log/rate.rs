@@ -136,9 +136,18 @@ impl Rate {
         drops
     }
 
-    /// Whether an entry of the log's own would not come between two parts of a line.
+    /// Whether an entry of the log's own on this stream would not come between two parts of a line.
+    pub fn is_at_start(&self, stream: Stream) -> bool {
+        let place = match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        };
+        place != Place::Taken
+    }
+
+    /// The same of both streams.
     pub fn is_between_lines(&self) -> bool {
-        self.stdout != Place::Taken && self.stderr != Place::Taken
+        self.is_at_start(Stream::Stdout) && self.is_at_start(Stream::Stderr)
     }
 
     fn place(&mut self, stream: Stream) -> &mut Place {

@@ -62,7 +62,7 @@ impl Splitter {
         let mut batch = Batch { entries: Vec::new(), rate: self.rate.clone(), unfinished: None };
         if let Some(rate) = &mut self.rate {
             if rate.is_between_lines() && rate.allows(at.mono) {
-                tell(&mut batch.entries, rate, at);
+                tell(&mut batch.entries, rate, at, Stream::Stderr);
             }
         }
         batch
@@ -71,6 +71,9 @@ impl Splitter {
     /// The last entries: what was dropped, and the lines that have no end.
     pub fn end(&mut self, at: &Moment) -> Vec<u8> {
         let mut lines = Vec::new();
+        // On a stream that is not in the middle of a line, of which a first part is written already.
+        let free = |rate: &Rate| [Stream::Stderr, Stream::Stdout].into_iter().find(|s| rate.is_at_start(*s));
+        let between = self.rate.as_ref().and_then(free).unwrap_or(Stream::Stderr);
         for stream in [Stream::Stdout, Stream::Stderr] {
             let unfinished = std::mem::take(self.unfinished(stream));
             // The last words of a container are taken, whatever the rate, unless their line was not.
@@ -81,7 +84,7 @@ impl Splitter {
         }
         let mut entries = Vec::new();
         if let Some(rate) = &mut self.rate {
-            tell(&mut entries, rate, at);
+            tell(&mut entries, rate, at, between);
         }
         entries.append(&mut lines);
         entries
@@ -113,7 +116,8 @@ impl Splitter {
             let length = head.len().saturating_add(tail.len());
             let size = length.saturating_add(HEADER).saturating_add(1);
             match rate.judge(at.mono, stream, partial, length, size) {
-                Verdict::Take { begins: true } => tell(to, rate, at),
+                // On the stream of the line that begins: the other may be in the middle of one.
+                Verdict::Take { begins: true } => tell(to, rate, at, stream),
                 Verdict::Take { begins: false } => {}
                 Verdict::Drop => return,
                 Verdict::EndLine => return line::push(to, &at.stamp, stream, false, [b"", b""]),
@@ -131,7 +135,7 @@ impl Splitter {
 }
 
 /// Appends an entry of the log's own about what is missing from it.
-fn tell(to: &mut Vec<u8>, rate: &mut Rate, at: &Moment) {
+fn tell(to: &mut Vec<u8>, rate: &mut Rate, at: &Moment, stream: Stream) {
     let Some(dropped) = rate.take_dropped() else { return };
     let text = format!(
         "copepod: {} line(s), {} byte(s) are missing here: more than {} bytes a second (--log-rate)",
@@ -139,7 +143,7 @@ fn tell(to: &mut Vec<u8>, rate: &mut Rate, at: &Moment) {
         dropped.bytes,
         rate.per_second()
     );
-    line::push(to, &at.stamp, Stream::Stderr, false, [text.as_bytes(), b""]);
+    line::push(to, &at.stamp, stream, false, [text.as_bytes(), b""]);
     rate.charge(at.mono, text.len().saturating_add(HEADER).saturating_add(1));
 }
 

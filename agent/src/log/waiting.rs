@@ -72,6 +72,11 @@ impl Waiting {
         }
     }
 
+    /// Forgets a writer that is closed: a container that ends again and again would leave one each time.
+    pub fn unlist(&self, writer: *const Live) {
+        lock(&self.list).writers.retain(|listed| !std::ptr::eq(listed.as_ptr(), writer));
+    }
+
     async fn until_nothing_waits(self: Arc<Self>) {
         loop {
             Timer::after(self.interval).await;

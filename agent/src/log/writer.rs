@@ -124,6 +124,9 @@ impl Writer {
             ::log::warn!("the last {lost} bytes could not be written to {}: {error}", path.display());
         }
         inner.let_go(live);
+        if std::mem::take(&mut inner.listed) {
+            live.waiting.unlist(Arc::as_ptr(live));
+        }
         live.publish(&inner);
         if let Some(open_runs) = self.open_runs.upgrade() {
             lock(&open_runs).retain(|_, live| !std::ptr::eq(live.as_ptr(), Arc::as_ptr(&self.live)));

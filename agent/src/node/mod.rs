@@ -7,7 +7,7 @@ pub mod object;
 mod pods_view;
 mod service_manager;
 pub mod signals;
-mod watchdog;
+pub mod watchdog;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -129,14 +129,28 @@ struct Running {
 /// How long guests and their logs may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long what waits of the logs may take to be written at the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
 impl Running {
     /// Ends the guests; the API server is told nothing, so that the pods stay bound to this node.
     async fn stop(self) {
         if !self.supervisor.shutdown(STOP_LIMIT).await {
             log::warn!("some guest did not end within {} s", STOP_LIMIT.as_secs());
         }
-        // The guests that ended have closed theirs.
-        control::blocking(move || self.logs.flush()).await;
+        // The guests that ended have closed theirs. Modules that are being compiled may hold the turns of all
+        // others, and are not waited for.
+        let flushed = async {
+            control::blocking_at_once(move || self.logs.flush()).await;
+            true
+        };
+        let late = async {
+            Timer::after(FLUSH_LIMIT).await;
+            false
+        };
+        if !flushed.or(late).await {
+            log::warn!("what containers printed last was not written within {} s", FLUSH_LIMIT.as_secs());
+        }
     }
 }
 
@@ -145,7 +159,11 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let data = &config.data_dir;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let images = data.join("images");
-    let store = Store::open(&images).map_err(|source| NodeError::File { path: images, source })?;
+    let store = control::blocking({
+        let images = images.clone();
+        move || Store::open(&images)
+    });
+    let store = store.await.map_err(|source| NodeError::File { path: images, source })?;
     let host = Host::read(data);
     let runtime = Runtime::start(config.runtime())
         .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;

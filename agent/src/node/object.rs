@@ -22,7 +22,9 @@ const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
 #[must_use]
 pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
     let capacity = capacity(config.max_pods, host);
-    let rest = Host { memory: host.memory.saturating_sub(config.memory_reserved), ..host.clone() };
+    // What guests can have is what may be scheduled.
+    let left = host.memory.saturating_sub(config.memory_reserved).min(config.guest_memory);
+    let rest = Host { memory: left, ..host.clone() };
     Node {
         metadata: ObjectMeta {
             name: config.node_name.clone(),
@@ -232,22 +234,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_not_for_pods() {
+    fn what_is_reserved_or_beyond_the_guests_ceiling_is_not_for_pods() {
         let host = Host { cores: 4, memory: 427 * MIB, storage: 1000 * MIB, ..Host::default() };
-        let arguments = ["--memory-reserved", "160", "--node-name", "n"].map(std::ffi::OsString::from);
-        let nowhere = std::path::Path::new("/nowhere");
-        let command = &crate::config::agent::COMMAND;
-        let Ok(Parsed::Run(values)) = Values::collect(command, arguments, |_| None, nowhere) else {
-            panic!("the arguments are right")
-        };
-        let config = AgentConfig::from_values(&values, "", host.memory).unwrap();
-        let status = node(&config, &host, IpAddr::from([10, 0, 0, 2])).status;
-        assert_eq!(status.capacity["memory"].0, format!("{}Ki", 427 * 1024));
-        assert_eq!(status.allocatable["memory"].0, format!("{}Ki", 267 * 1024));
-        for same in ["cpu", "ephemeral-storage", "pods"] {
-            assert_eq!(status.capacity[same], status.allocatable[same], "{same}");
+        for (argument, left) in [("--memory-reserved=160", 267), ("--guest-memory=200", 200)] {
+            let arguments = [argument, "--node-name=n"].map(std::ffi::OsString::from);
+            let nowhere = std::path::Path::new("/nowhere");
+            let command = &crate::config::agent::COMMAND;
+            let Ok(Parsed::Run(values)) = Values::collect(command, arguments, |_| None, nowhere) else {
+                panic!("the arguments are right")
+            };
+            let config = AgentConfig::from_values(&values, "", host.memory).unwrap();
+            let status = node(&config, &host, IpAddr::from([10, 0, 0, 2])).status;
+            assert_eq!(status.capacity["memory"].0, format!("{}Ki", 427 * 1024));
+            assert_eq!(status.allocatable["memory"].0, format!("{}Ki", left * 1024), "{argument}");
+            for same in ["cpu", "ephemeral-storage", "pods"] {
+                assert_eq!(status.capacity[same], status.allocatable[same], "{same}");
+            }
+            assert_eq!(config.guest_memory, left * MIB);
         }
-        assert_eq!(config.guest_memory, 267 * MIB);
     }
 
     #[test]

@@ -7,12 +7,9 @@ use std::ffi::OsString;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a datagram may wait for room in the manager's queue, on the control thread. What does not get
-/// there is lost; a watchdog's is sent again in time.
-const SEND_LIMIT: Duration = Duration::from_millis(250);
 /// Characters of a status line: what a terminal shows of it, and far below what a datagram holds.
 const MAX_STATUS: usize = 512;
 /// The shortest watchdog period that is kept; a shorter one is a mistake that would keep the board busy.
@@ -33,6 +30,8 @@ struct Manager {
 #[derive(Debug, Default)]
 struct Said {
     status: String,
+    /// `READY=1` did not get there yet: the manager's queue was full. It would end what is never ready.
+    owes_ready: bool,
     /// A failure is told once until something gets through.
     failed: bool,
 }
@@ -51,7 +50,8 @@ impl ServiceManager {
         };
         let opened = address.and_then(|address| {
             let socket = UnixDatagram::unbound()?;
-            socket.set_write_timeout(Some(SEND_LIMIT))?;
+            // On the control thread: what has no room in the manager's queue is not waited for.
+            socket.set_nonblocking(true)?;
             Ok((address, socket))
         });
         match opened {
@@ -72,9 +72,13 @@ impl ServiceManager {
         self.0.as_ref()?.watchdog
     }
 
-    /// The node runs, whether or not it has reached the cluster.
+    /// The node runs, whether or not it has reached the cluster. What does not get there is said again with the
+    /// next word of any kind.
     pub fn ready(&self) {
-        self.send("READY=1");
+        let sent = self.send("READY=1");
+        if let Some(manager) = &self.0 {
+            manager.said().owes_ready = !sent;
+        }
     }
 
     /// The node is about to end.
@@ -84,6 +88,10 @@ impl ServiceManager {
 
     /// The control loop turns.
     pub fn alive(&self) {
+        let owes_ready = self.0.as_ref().is_some_and(|manager| manager.said().owes_ready);
+        if owes_ready {
+            self.ready();
+        }
         self.send("WATCHDOG=1");
     }
 
@@ -92,28 +100,38 @@ impl ServiceManager {
         let Some(manager) = &self.0 else { return };
         let line: String =
             text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_STATUS).collect();
-        {
-            let mut said = manager.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.status == line {
-                return;
-            }
-            said.status.clone_from(&line);
+        if manager.said().status == line {
+            return;
         }
-        self.send(&format!("STATUS={line}"));
+        // What did not get there is said again when it is said next.
+        if self.send(&format!("STATUS={line}")) {
+            manager.said().status = line;
+        }
     }
 
-    fn send(&self, text: &str) {
-        let Some(manager) = &self.0 else { return };
+    /// Whether it got there, or nobody is to be told.
+    fn send(&self, text: &str) -> bool {
+        let Some(manager) = &self.0 else { return true };
         let sent = manager.socket.send_to_addr(text.as_bytes(), &manager.address);
-        let mut said = manager.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = manager.said();
         match sent {
-            Ok(_) => said.failed = false,
+            Ok(_) => {
+                said.failed = false;
+                true
+            }
             Err(error) => {
                 if !std::mem::replace(&mut said.failed, true) {
                     log::error!("telling the service manager {text}: {error}");
                 }
+                false
             }
         }
+    }
+}
+
+impl Manager {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,6 +191,32 @@ mod tests {
         let name = format!("copepod-notify-{:x}", fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         says_what_it_is_told(&UnixDatagram::bind_addr(&address).unwrap(), format!("@{name}"));
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_is_told_again_that_the_node_is_ready() {
+        let path = std::env::temp_dir().join(format!("copepod-notify-{:x}", fastrand::u64(..)));
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let manager =
+            ServiceManager::from_environment(variables(&[("NOTIFY_SOCKET", path.display().to_string())]));
+        // Its queue is full: nothing of this waits, and the last gets nowhere.
+        let mut queued = 0;
+        while manager.send("X=1") {
+            queued += 1;
+            assert!(queued < 100_000, "a queue without an end");
+        }
+        manager.ready();
+        manager.status("registering");
+        for _ in 0..queued {
+            assert_eq!(received(&socket), "X=1");
+        }
+        manager.alive();
+        manager.status("registering");
+        for line in ["READY=1", "WATCHDOG=1", "STATUS=registering"] {
+            assert_eq!(received(&socket), line);
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

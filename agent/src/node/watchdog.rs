@@ -48,13 +48,18 @@ impl Device {
         if !kind.is_char_device() && !kind.is_fifo() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a device"));
         }
-        let timeout = told_timeout(path, Path::new("/sys/class/watchdog")).unwrap_or(UNTOLD_TIMEOUT);
-        Ok(Device { path: path.to_owned(), file, timeout })
+        Ok(Device { path: path.to_owned(), file, timeout: timeout(path) })
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.file).write_all(bytes)
     }
+}
+
+/// After how long without a word a device of this machine restarts it.
+#[must_use]
+pub fn timeout(device: &Path) -> Duration {
+    told_timeout(device, Path::new("/sys/class/watchdog")).unwrap_or(UNTOLD_TIMEOUT)
 }
 
 /// The timeout that the kernel tells of a device; `/dev/watchdog` is the first one under its old name.
@@ -98,8 +103,8 @@ impl Watchdogs {
             }
             Err(error) => {
                 log::error!(
-                    "--watchdog-device {}: {error}; the board is not watched (user {} must be allowed to write \
-                     to it)",
+                    "--watchdog-device {}: {error}; the board is not watched (as a service, this needs the drop-in \
+                     that `copepod board --systemd` writes; else user {} must be allowed to write to it)",
                     path.display(),
                     rustix::process::getuid().as_raw()
                 );

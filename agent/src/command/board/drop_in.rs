@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 use super::one_line;
 use crate::config::{read_bounded, AgentConfig};
@@ -24,6 +25,10 @@ const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The groups of the machine, and bytes of that file.
 const GROUPS: (&str, u64) = ("/etc/group", 1024 * 1024);
 const MIB: u64 = 1024 * 1024;
+
+/// `WatchdogSec=` in seconds, at least: a busy board may be late by some; and at most: what the unit has.
+const LEAST_WATCHDOG: u64 = 5;
+const MOST_WATCHDOG: u64 = 60;
 
 /// What is found at a path of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub struct DropIn<'a> {
     pub memory: u64,
     /// Looks at a path of this machine.
     pub look: &'a dyn Fn(&Path) -> Found,
+    /// After how long without a word a watchdog device of this machine restarts it.
+    pub watchdog_timeout: &'a dyn Fn(&Path) -> Duration,
 }
 
 impl DropIn<'_> {
@@ -82,6 +89,7 @@ impl DropIn<'_> {
         self.own_folders(&mut unit, &mut service)?;
         let devices = self.host_paths(&mut service)?;
         self.devices(&devices, &mut service)?;
+        self.watchdog(&mut service);
         let mut text = format!(
             "# What copepod board --systemd writes for this machine: {}.\n\
              # It belongs into /etc/systemd/system/copepod.service.d/board.conf; after that:\n\
@@ -138,8 +146,9 @@ impl DropIn<'_> {
             if path.is_some_and(|path| path.starts_with(RUNTIME_FOLDER)) {
                 let _ = write!(
                     service,
-                    "# {name}: what is in there stays when the service stops or ends, until the next boot.\n\
-                     RuntimeDirectoryPreserve=yes\n"
+                    "# {name}: what is in there stays when the service stops or ends, until the next boot. It is \
+                     memory, and counts\n# towards MemoryMax: container-log-max-size times container-log-max-files \
+                     for each of a container's last two runs.\nRuntimeDirectoryPreserve=yes\n"
                 );
             }
             let Some(path) = path.filter(|path| !OWN_FOLDERS.iter().any(|own| path.starts_with(own))) else {
@@ -192,6 +201,21 @@ impl DropIn<'_> {
             devices.push(("watchdog-device", path, found));
         }
         Ok(devices)
+    }
+
+    /// The board's own watchdog must not act before systemd has ended an agent that hangs, and started one that has
+    /// ended. The device keeps the time that its driver has, on a Raspberry Pi 15 s.
+    fn watchdog(&self, service: &mut String) {
+        let Some(path) = &self.config.watchdog_device else { return };
+        let device = (self.watchdog_timeout)(path);
+        let seconds = (device.as_secs() / 2).clamp(LEAST_WATCHDOG, MOST_WATCHDOG);
+        let _ = write!(
+            service,
+            "# watchdog-device: {} s after the agent is gone it restarts the board; before that an agent that hangs \
+             is ended,\n# and one that has ended is started again, without growing pauses.\n\
+             WatchdogSec={seconds}\nRestartSec=2\nRestartSteps=0\n",
+            device.as_secs()
+        );
     }
 
     fn devices(&self, devices: &[(&str, &Path, Found)], service: &mut String) -> Result<(), String> {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::drop_in::{access, Access, Found};
 use super::*;
@@ -28,7 +29,8 @@ fn drop_in(arguments: &[&str], board: Option<&str>) -> Result<String, String> {
         _ => Found::Plain,
     };
     let board = board.map(str::to_owned);
-    DropIn { why: &values.board.why, board, config: &config, memory, look: &look }.text()
+    let watchdog_timeout = &|_: &Path| Duration::from_secs(15);
+    DropIn { why: &values.board.why, board, config: &config, memory, look: &look, watchdog_timeout }.text()
 }
 
 /// The lines that are no comments.
@@ -54,6 +56,10 @@ fn a_boards_drop_in_has_its_limits_and_its_devices() {
         "DeviceAllow=/dev/watchdog rw",
         "ExecStartPre=-+chgrp -- copepod /dev/watchdog",
         "ExecStartPre=-+chmod -- g+rw /dev/watchdog",
+        // The device waits for 15 s: until then the agent has been ended and started again.
+        "WatchdogSec=7",
+        "RestartSec=2",
+        "RestartSteps=0",
     ];
     assert_eq!(settings(&text), expected, "{text}");
     for field in ["interpreter-threads", "guest-memory", "memory-reserved", "host-paths", "watchdog-device"] {

@@ -353,3 +353,43 @@ fn writers_flushes_and_followers_on_many_threads_lose_and_double_nothing() {
         }
     });
 }
+
+#[test]
+fn what_is_missing_is_never_told_in_the_middle_of_a_line() {
+    // Room for one part of a line, and no more.
+    let rate = MAX_CONTENT as u64 / 10;
+    for ends in [false, true] {
+        let folder = Folder::new();
+        let logs = folder.limited(rate);
+        let writer = logs.open(&pod(), "main", 0).unwrap();
+        // A line of stderr begins, and its first part is taken; then lines of stdout are dropped.
+        writer.write_at(&moment(0), Stream::Stderr, &vec![b'e'; MAX_CONTENT + 1]).unwrap();
+        writer.write_at(&moment(0), Stream::Stdout, b"lost\nlost\n").unwrap();
+        if !ends {
+            writer.write_at(&moment(60_000), Stream::Stdout, b"taken\n").unwrap();
+        }
+        writer.write_at(&moment(90_000), Stream::Stderr, b"nd\n").unwrap();
+        writer.close();
+        let disk = folder.on_disk();
+        // Without the long part, for the messages.
+        let run: Vec<&str> = disk.lines().map(|line| line.get(..120).unwrap_or(line)).collect();
+        let stderr: Vec<&&str> = run.iter().filter(|line| line.contains(" stderr ")).collect();
+        assert!(stderr.len() >= 2 && stderr[0].contains(" stderr P eee"), "{run:?}");
+        assert!(!stderr[1].contains("missing"), "the second part comes next: {run:?}");
+        assert!(run.iter().any(|line| line.contains("are missing here")), "{run:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_closed_is_forgotten_at_once() {
+    let folder = Folder::new();
+    let logs = folder.waiting(MAX_FILE);
+    for run in 0..50 {
+        let writer = logs.open(&pod(), "main", run).unwrap();
+        writer.write(Stream::Stdout, b"a line that waits\n").unwrap();
+        assert_eq!(logs.waiting.state().1, 1);
+        writer.close();
+        let (held, listed, _) = logs.waiting.state();
+        assert_eq!((held, listed), (0, 0));
+    }
+}

@@ -155,8 +155,8 @@ async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> (FileState, Kubecon
                 "waiting for the {problem}; make it with `copepod bootstrap` where you have an administrator's \
                  kubeconfig"
             );
-            tell(&text);
             log::warn!("{text}");
+            tell(&text);
             told = problem;
         }
         let again = async {

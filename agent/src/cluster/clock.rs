@@ -31,10 +31,10 @@ pub async fn wait_for_clock(path: &Path, tell: &dyn Fn(&str)) {
             }
             return;
         };
-        tell(&problem);
         if told.replace(earliest) != Some(earliest) {
             log::warn!("{problem}");
         }
+        tell(&problem);
         step.wait().or(seen.replaced(path)).await;
     }
 }

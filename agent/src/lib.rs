@@ -22,6 +22,7 @@
 //! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
 //! [`pod`] performs nothing.
 
+mod allocator;
 pub mod api;
 pub mod cluster;
 pub mod command;
@@ -37,4 +38,5 @@ pub mod runtime;
 pub mod server;
 pub mod supervisor;
 
+pub use allocator::Heap;
 pub use error_chain::error_chain;

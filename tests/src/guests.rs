@@ -23,6 +23,10 @@ pub enum Guest {
     HelloC,
     /// The same in Go.
     HelloGo,
+    /// Rust: says that it is up, and sleeps.
+    Sleep,
+    /// The same in C.
+    SleepC,
     /// C: prints its arguments and `$GREETING`, then exits with the number in its last argument.
     Exit,
     /// C: prints a line and traps.
@@ -31,8 +35,16 @@ pub enum Guest {
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 6] =
-        [Guest::Hello, Guest::HelloCdylib, Guest::HelloC, Guest::HelloGo, Guest::Exit, Guest::Trap];
+    pub const ALL: [Guest; 8] = [
+        Guest::Hello,
+        Guest::HelloCdylib,
+        Guest::HelloC,
+        Guest::HelloGo,
+        Guest::Sleep,
+        Guest::SleepC,
+        Guest::Exit,
+        Guest::Trap,
+    ];
 
     fn source(self) -> &'static str {
         match self {
@@ -40,6 +52,8 @@ impl Guest {
             Guest::HelloCdylib => "hello_cdylib.rs",
             Guest::HelloC => "hello.c",
             Guest::HelloGo => "hello.go",
+            Guest::Sleep => "sleep.rs",
+            Guest::SleepC => "sleep.c",
             Guest::Exit => "exit.c",
             Guest::Trap => "trap.c",
         }
@@ -72,11 +86,11 @@ impl Guest {
     fn compiler(self, source: &Path, module: &Path) -> Command {
         let mut command;
         match self {
-            Guest::Hello | Guest::HelloCdylib => {
+            Guest::Hello | Guest::HelloCdylib | Guest::Sleep => {
                 command = Command::new(tool("rustc-wasi"));
                 command.arg("-O");
             }
-            Guest::HelloC | Guest::Exit | Guest::Trap => {
+            Guest::HelloC | Guest::SleepC | Guest::Exit | Guest::Trap => {
                 command = Command::new("clang");
                 command.args(["--target=wasm32-wasi", "-O2"]);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::environment::{error, EnvironmentError};
 use super::node::NodeFacts;
 use super::resources::amount;
-use crate::api::{Container, Pod, Quantity, ResourceFieldSelector};
+use crate::api::{Container, Pod, Quantity, ResourceFieldSelector, VolumeSource};
 
 /// The value of a field of the pod, for a variable or a downward API file.
 ///
@@ -58,6 +58,25 @@ pub fn lighten(pod: &mut Pod) {
     if !has_files && !fields.any(|field| field.field_path.contains(LAST_APPLIED)) {
         pod.metadata.annotations.remove(LAST_APPLIED);
     }
+    // A list that is read takes room for four to begin with, and a pod has one container most often.
+    let (spec, status) = (&mut pod.spec, &mut pod.status);
+    spec.init_containers.shrink_to_fit();
+    spec.containers.shrink_to_fit();
+    spec.tolerations.shrink_to_fit();
+    spec.volumes.shrink_to_fit();
+    spec.image_pull_secrets.shrink_to_fit();
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        container.env.shrink_to_fit();
+        container.volume_mounts.shrink_to_fit();
+    }
+    for volume in &mut spec.volumes {
+        if let VolumeSource::Projected(projected) = &mut volume.source {
+            projected.sources.shrink_to_fit();
+        }
+    }
+    status.conditions.shrink_to_fit();
+    status.init_container_statuses.shrink_to_fit();
+    status.container_statuses.shrink_to_fit();
 }
 
 /// `key="value"` lines, as the downward API writes all labels.

@@ -1,5 +1,6 @@
 //! What happened to a pod so far: values only, so that they can be kept on disk.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Rejection;
@@ -35,7 +36,7 @@ pub struct PodRecord {
     /// The final delete was accepted.
     pub deleted: bool,
     /// The status that was last worked out: transition times go on from there.
-    pub reported: PodStatus,
+    pub reported: Arc<PodStatus>,
 }
 
 /// Whether a pod may run.
@@ -181,7 +182,7 @@ impl PodRecord {
             removed: false,
             settled: over,
             deleted: false,
-            reported,
+            reported: Arc::new(reported),
         }
     }
 

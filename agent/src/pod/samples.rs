@@ -140,7 +140,7 @@ impl Story {
     /// The status now; the next goes on from it.
     pub fn status(&mut self) -> Value {
         let status = report(&self.pod, &self.record, &node(), at(self.now));
-        self.record.reported = status.clone();
+        self.record.reported = status.clone().into();
         serde_json::to_value(status).unwrap()
     }
 

@@ -17,7 +17,7 @@ use crate::durable::clock::Now;
 #[must_use]
 pub fn report(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodStatus {
     match &record.admission {
-        Admission::Over => record.reported.clone(),
+        Admission::Over => (*record.reported).clone(),
         Admission::Rejected(rejection) => PodStatus {
             observed_generation: pod.metadata.generation,
             phase: "Failed".to_owned(),

@@ -44,8 +44,8 @@ fn release(pages: &[u8]) {
     // SAFETY: MADV_DONTNEED drops the pages of a private anonymous mapping, and the next access reads
     // them as zeros: what they hold already, so no value that any reference can see changes.
     // - The mapping is private and anonymous: linear memory is a `Vec<u8>` of wasmi's from the global
-    //   allocator, which is libc's `malloc` here (no other is installed), and glibc's and musl's take
-    //   memory from `brk` and `mmap(MAP_PRIVATE | MAP_ANONYMOUS)` only.
+    //   allocator, which is libc's `malloc`, or `allocator::Heap`; all of them take memory from `brk` and
+    //   `mmap(MAP_PRIVATE | MAP_ANONYMOUS)` only.
     // - The range is page-aligned by the kernel's own page size and lies within the slice, so that no
     //   neighbour's byte and no header of the allocator's is in it.
     // - The slice is only read through the pointer's range by the kernel; the error (locked or huge

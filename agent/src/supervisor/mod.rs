@@ -22,7 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
+use async_channel::Sender;
+use async_lock::OnceCell;
 use futures_lite::future::or;
 
 pub use api::{Api, ApiFailure, BoxFuture};
@@ -129,9 +130,8 @@ pub(crate) struct Entry {
     state: Mutex<PodState>,
     inbox: Sender<tend::Message>,
     task: Mutex<Option<Task<()>>>,
-    /// Closed when the pod is over.
-    over: Sender<()>,
-    over_seen: Receiver<()>,
+    /// Set when the pod is over, or forgotten.
+    over: OnceCell<()>,
 }
 
 pub(crate) struct PodState {
@@ -301,7 +301,6 @@ impl Supervisor {
         let (admission, events) = self.admission(&pod, &pods);
         let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
         let (inbox, messages) = async_channel::bounded(tend::INBOX);
-        let (over, over_seen) = async_channel::bounded(1);
         let state = Mutex::new(PodState {
             pod: pod.clone(),
             record,
@@ -309,7 +308,7 @@ impl Supervisor {
             again: None,
             kept: Kept::default(),
         });
-        let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over, over_seen });
+        let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over: OnceCell::new() });
         pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
         drop(pods);
         for event in events {
@@ -403,7 +402,7 @@ impl Supervisor {
     /// Waits until the pod with this UID is over, or gone; its status then. `None`: there is no such pod.
     pub async fn outcome(&self, uid: &str) -> Option<PodStatus> {
         let entry = lock(&self.shared.pods).entries.get(uid).cloned()?;
-        let _closed = entry.over_seen.recv().await;
+        entry.over.wait().await;
         let status = shown(&entry.state()).status;
         Some(status)
     }
@@ -445,7 +444,7 @@ impl Supervisor {
 /// The pod as it is now: what the API server has of it, with this node's own status over it.
 fn shown(state: &PodState) -> Pod {
     let mut pod = (*state.pod).clone();
-    let mut status = state.record.reported.clone();
+    let mut status = (*state.record.reported).clone();
     let foreign = pod.status.conditions.iter().filter(|condition| !is_owned(&condition.kind));
     status.conditions.extend(foreign.cloned());
     pod.status = status;

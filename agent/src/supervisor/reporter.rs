@@ -62,11 +62,11 @@ impl Retry {
 /// See the module.
 pub struct Reporter {
     /// What the API server has.
-    accepted: PodStatus,
+    accepted: Arc<PodStatus>,
     /// What it will never take.
-    refused: Option<PodStatus>,
+    refused: Option<Arc<PodStatus>>,
     /// On its way.
-    sending: Option<(PodStatus, Task<()>)>,
+    sending: Option<(Arc<PodStatus>, Task<()>)>,
     deleting: Option<Task<()>>,
     /// The object is not there, or is another's, since this version of it: the watch will say more.
     gone: Option<String>,
@@ -89,7 +89,7 @@ pub enum Answer {
 
 impl Reporter {
     /// Begins with what the API server shows.
-    pub fn new(accepted: PodStatus) -> Reporter {
+    pub fn new(accepted: Arc<PodStatus>) -> Reporter {
         Reporter {
             accepted,
             refused: None,
@@ -108,7 +108,7 @@ impl Reporter {
         &mut self,
         shared: &Arc<Shared>,
         pod: &Arc<Pod>,
-        status: &PodStatus,
+        status: &Arc<PodStatus>,
         inbox: &Sender<Message>,
     ) -> Option<Duration> {
         let now = shared.clock.now().mono;
@@ -154,7 +154,7 @@ impl Reporter {
             return Some(due);
         }
         self.drift = None;
-        self.accepted.conditions =
+        Arc::make_mut(&mut self.accepted).conditions =
             pod.status.conditions.iter().filter(|c| is_owned(&c.kind)).cloned().collect();
         None
     }

@@ -20,7 +20,7 @@ use crate::pod::status::{is_final, report};
 use crate::runtime::Exit;
 
 /// Messages to one pod's task that wait to be read. Senders wait when it is full; a nudge is not needed then.
-pub const INBOX: usize = 16;
+pub const INBOX: usize = 4;
 
 /// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
 /// rest would otherwise hold up the control thread.
@@ -143,16 +143,19 @@ impl Tender {
             look.wake = earlier(look.wake, again);
         }
         if is_final(&status.phase) || look.forget {
-            self.entry.over.close();
+            let _over_before = self.entry.over.set_blocking(());
         }
         look
     }
 
-    fn report(&self) -> (Arc<Pod>, PodStatus, bool) {
+    /// One status, which the record, the reporter and what is on its way share.
+    fn report(&self) -> (Arc<Pod>, Arc<PodStatus>, bool) {
         let mut state = self.entry.state();
         let status = report(&state.pod, &state.record, &self.shared.node(), self.shared.clock.now());
-        state.record.reported = status.clone();
-        (state.pod.clone(), status, state.record.removed)
+        if *state.record.reported != status {
+            state.record.reported = Arc::new(status);
+        }
+        (state.pod.clone(), state.record.reported.clone(), state.record.removed)
     }
 
     fn act(&mut self, pod: &Arc<Pod>, action: Action, events: &mut Vec<EventText>) {

@@ -243,8 +243,11 @@ fn compile(runtime: &Runtime, store: &Store, image: &Image) -> Result<Module, St
 }
 
 fn read(image: &Image) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(&image.module)?.take(MAX_MODULE.saturating_add(1)).read_to_end(&mut bytes)?;
+    let file = File::open(&image.module)?;
+    // As large as it is: grown by doubling, it would take up to twice the memory of a large module.
+    let size = file.metadata()?.len().min(MAX_MODULE).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let read = file.take(MAX_MODULE.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MAX_MODULE {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,

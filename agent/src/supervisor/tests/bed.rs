@@ -1,5 +1,7 @@
 //! An API server, a workshop and a clock that do as they are told, with a supervisor between them.
 
+use async_channel::Receiver;
+
 use super::super::*;
 use super::validation::refusal;
 use crate::api::{ConfigMap, ObjectReference, Secret};

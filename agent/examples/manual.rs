@@ -147,6 +147,7 @@ fn option(out: &mut String, setting: &Setting, configurable: bool) -> std::fmt::
         Takes::Switch => String::new(),
         Takes::Value(shown) | Takes::Number(shown) => format!(" \\fI{}\\fR", escaped(shown)),
         Takes::List(shown) => format!(" \\fI{}\\fR,\\[u2026]", escaped(shown)),
+        Takes::Each(shown) => format!(" \\fI{}\\fR \\[u2026]", escaped(shown)),
     };
     let names: Vec<String> = std::iter::once(&setting.name)
         .chain(setting.aliases)
@@ -248,7 +249,7 @@ fn example(agent: &CommandLine) -> Result<String, std::fmt::Error> {
 fn shown(setting: &Setting) -> &'static str {
     match setting.takes {
         Takes::Switch => "false",
-        Takes::Value(shown) | Takes::Number(shown) | Takes::List(shown) => shown,
+        Takes::Value(shown) | Takes::Number(shown) | Takes::List(shown) | Takes::Each(shown) => shown,
     }
 }
 

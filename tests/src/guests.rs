@@ -31,11 +31,13 @@ pub enum Guest {
     Exit,
     /// C: prints a line and traps.
     Trap,
+    /// C: writes its second argument into the file that its first one names, and ends with the errno.
+    Write,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 8] = [
+    pub const ALL: [Guest; 9] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -44,6 +46,7 @@ impl Guest {
         Guest::SleepC,
         Guest::Exit,
         Guest::Trap,
+        Guest::Write,
     ];
 
     fn source(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Guest {
             Guest::SleepC => "sleep.c",
             Guest::Exit => "exit.c",
             Guest::Trap => "trap.c",
+            Guest::Write => "write.c",
         }
     }
 
@@ -90,7 +94,7 @@ impl Guest {
                 command = Command::new(tool("rustc-wasi"));
                 command.arg("-O");
             }
-            Guest::HelloC | Guest::SleepC | Guest::Exit | Guest::Trap => {
+            Guest::HelloC | Guest::SleepC | Guest::Exit | Guest::Trap | Guest::Write => {
                 command = Command::new("clang");
                 command.args(["--target=wasm32-wasi", "-O2"]);
             }

@@ -69,3 +69,78 @@ fn a_file_that_is_no_module_is_refused_by_name() {
     let missing = bed.copepod(&["run", "missing.wasm"]).expect_failure();
     assert!(missing.contains("missing.wasm"), "{missing}");
 }
+
+/// What `copepod run` with these arguments printed, and its exit code.
+#[track_caller]
+fn outcome(bed: &Bed, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command: Command = bed.command(agent::provide(bed));
+    command.arg("run").args(arguments).env("FROM_HERE", "from here, $(GREETING) and all");
+    let output = command.output().expect("the agent starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn arguments_variables_and_the_exit_code_are_passed_through() {
+    let bed = Bed::empty();
+    let module = Guest::Exit.wasm();
+    let module = module.to_string_lossy();
+    for code in [0, 1, 126, 200, 255] {
+        assert_eq!(outcome(&bed, &[&module, &code.to_string()]).0, Some(code));
+    }
+    let (code, said) =
+        outcome(&bed, &["--env", "GREETING=a,b=$(HOME) $$", &module, "--", "-x", "$(GREETING)", "7"]);
+    assert_eq!(code, Some(7), "{said}");
+    for part in ["-x", "$(GREETING)", "a,b=$(HOME) $$"] {
+        assert!(said.contains(part), "{part} as it was typed: {said}");
+    }
+    let (_, said) = outcome(&bed, &["--env", "FROM_HERE", "--env", "GREETING=x", &module, "0"]);
+    assert!(!said.contains("no value"), "{said}");
+    let (code, said) = outcome(&bed, &["--env", "NOT_SET_ANYWHERE", &module, "0"]);
+    assert!(code == Some(64) && said.contains("NOT_SET_ANYWHERE"), "{code:?} {said}");
+}
+
+#[test]
+fn a_guest_sees_the_folders_that_it_is_given_and_writes_where_it_may() {
+    let bed = Bed::empty();
+    let module = Guest::Write.wasm();
+    let module = module.to_string_lossy();
+    std::fs::create_dir(bed.folder().join("data")).expect("a folder");
+    let write = |dir: &str, file: &str| outcome(&bed, &["--dir", dir, &module, file, "written"]);
+    assert_eq!(write("data", "data/one").0, Some(0), "by the name that it was given by");
+    assert_eq!(write("data::/var/lib", "/var/lib/two").0, Some(0));
+    for file in ["one", "two"] {
+        let text = std::fs::read_to_string(bed.folder().join("data").join(file));
+        assert_eq!(text.expect("the guest has written it"), "written");
+    }
+    let (code, said) = write("data::/data:ro", "/data/three");
+    assert_eq!(code, Some(69), "EROFS: {said}");
+    assert!(!bed.folder().join("data/three").exists());
+    // Nothing else is there for it: ENOTCAPABLE of wasi-libc, or what it makes of it.
+    let (code, said) = write("data::/data", "/etc/three");
+    assert!(code.is_some_and(|code| code > 0 && code < 128), "{code:?} {said}");
+    let (code, said) = write("nowhere::/data", "/data/x");
+    assert!(code == Some(128) && said.contains("nowhere"), "{code:?} {said}");
+    assert_eq!(write("::", "x").0, Some(64));
+}
+
+#[test]
+fn memory_and_fuel_are_limits_of_a_module() {
+    let bed = Bed::empty();
+    let module = Guest::Exit.wasm();
+    let module = module.to_string_lossy();
+    let (code, said) = outcome(&bed, &["--memory", "64Ki", &module, "0"]);
+    assert!(code == Some(128) && said.contains("its limit is 65536"), "{code:?} {said}");
+    assert_eq!(outcome(&bed, &["--memory", "64Mi", &module, "0"]).0, Some(0));
+    let (code, said) = outcome(&bed, &["--fuel", "1000", &module, "0"]);
+    assert!(code == Some(134) && said.contains("fuel of 1000"), "{code:?} {said}");
+    assert_eq!(outcome(&bed, &["--fuel", "100000000", &module, "0"]).0, Some(0));
+    for wrong in [["--memory", "much"], ["--memory", "0"], ["--fuel", "-1"]] {
+        let (code, said) = outcome(&bed, &[wrong[0], wrong[1], &module, "0"]);
+        assert!(code == Some(64) && said.starts_with(wrong[0]), "{code:?} {said}");
+    }
+    let text = format!("kind: Pod\nspec:\n  containers:\n  - name: a\n    image: {module}\n");
+    let manifest = bed.write("pod.yaml", &text);
+    let (code, said) = outcome(&bed, &["--memory", "1Mi", &manifest.to_string_lossy()]);
+    assert!(code == Some(64) && said.contains("--memory: a manifest says it"), "{code:?} {said}");
+}

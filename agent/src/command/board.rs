@@ -156,7 +156,7 @@ fn shown(values: &Values, memory: u64) -> String {
         };
         let one = values.text(setting.name).unwrap_or_default().to_owned();
         let value = match setting.takes {
-            Takes::List(_) => Value::List(values.list(setting.name).to_vec()),
+            Takes::List(_) | Takes::Each(_) => Value::List(values.list(setting.name).to_vec()),
             Takes::Switch => Value::Switch(one == "true"),
             Takes::Number(_) => Value::Number(one),
             Takes::Value(_) => Value::Text(one),

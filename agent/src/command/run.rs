@@ -15,10 +15,10 @@ use futures_lite::FutureExt;
 use serde_json::Value;
 
 use super::Failure;
-use crate::api::{Container, ObjectMeta, Pod, PodSpec, PodStatus};
+use crate::api::{Container, EnvVar, ObjectMeta, Pod, PodSpec, PodStatus, Quantity};
 use crate::config::agent::{INSECURE_REGISTRIES, LOG_LEVEL, REGISTRY_CERTS_DIR};
-use crate::config::setting::{CommandLine, Setting};
-use crate::config::{read_bounded, yaml, Values};
+use crate::config::setting::{CommandLine, Setting, Takes};
+use crate::config::{read_bounded, yaml, UsageError, Values};
 use crate::control;
 use crate::durable::clock::Now;
 use crate::durable::ensure_private_dir;
@@ -28,9 +28,9 @@ use crate::node::host::Host;
 use crate::node::object::standalone_facts;
 use crate::node::signals::Signals;
 use crate::pod::events::{EventKind, EventText};
-use crate::runtime::{self, Output, Runtime, HELLO};
+use crate::runtime::{self, Output, Preopen, Runtime, HELLO};
 use crate::supervisor::local::{defaulted, LocalApi};
-use crate::supervisor::{PodEvent, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
+use crate::supervisor::{ByHand, PodEvent, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
 
 /// Bytes of a manifest.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -46,11 +46,40 @@ pub const COMMAND: CommandLine = CommandLine {
     operand_count: (0, 4096),
     about: "Runs a WASI module (.wasm) or a Pod manifest (YAML) here, without a cluster; without FILE, a \
             built-in\nmodule that prints hello. Images of a manifest that begin with a dot or a slash are \
-            files, seen from\nthe manifest. Ends with the exit code of the container that failed. \
-            Arguments that begin with a dash\ncome after --.",
-    settings: &[INSECURE_REGISTRIES, REGISTRY_CERTS_DIR, Setting { default: Some("warn"), ..LOG_LEVEL }],
+            files, seen from\nthe manifest. Ends with the exit code of the container that failed (1 for codes \
+            beyond 255, 128 where it could\nnot be started, 134 for a trap, 137 where a limit ended it). \
+            Arguments that begin with a dash come after --.",
+    settings: &[
+        each(
+            "dir",
+            "HOST[::GUEST][:ro]",
+            "Folder that the guest sees, by this name or as GUEST; with :ro it cannot be written to.",
+        ),
+        each(
+            "env",
+            "NAME[=VALUE]",
+            "Variable of a module; without a value, the one of this shell. A manifest has its own.",
+        ),
+        one("memory", "SIZE", "Limit of a module's memory, 64Mi say. A manifest has limits of its own."),
+        one(
+            "fuel",
+            "NUMBER",
+            "Fuel of the whole run, about a unit an instruction: what has used it up ends with a trap.",
+        ),
+        INSECURE_REGISTRIES,
+        REGISTRY_CERTS_DIR,
+        Setting { default: Some("warn"), ..LOG_LEVEL },
+    ],
     configurable: false,
 };
+
+const fn each(name: &'static str, shown: &'static str, help: &'static str) -> Setting {
+    Setting { name, aliases: &[], takes: Takes::Each(shown), default: None, help, board: false }
+}
+
+const fn one(name: &'static str, shown: &'static str, help: &'static str) -> Setting {
+    Setting { takes: Takes::Value(shown), ..each(name, shown, help) }
+}
 
 /// Runs it.
 ///
@@ -59,10 +88,11 @@ pub const COMMAND: CommandLine = CommandLine {
 pub fn run(values: &Values) -> Result<(), Failure> {
     let scratch = Scratch::make().map_err(|error| Failure::Failed(error.to_string()))?;
     let mut operands = values.operands.iter();
-    let given = match operands.next() {
+    let mut given = match operands.next() {
         None => Given::hello(&scratch.folder)?,
         Some(file) => Given::read(Path::new(file), operands.as_slice())?,
     };
+    given.take(values)?;
     let registries = Registries {
         insecure: values.list("insecure-registries").to_vec(),
         certs_dir: values.text("registry-certs-dir").map(PathBuf::from).unwrap_or_default(),
@@ -91,10 +121,12 @@ impl Drop for Scratch {
     }
 }
 
-/// What to run, and the images that are files.
+/// What to run, and what it is given here.
 struct Given {
     pod: Pod,
-    local: BTreeMap<String, Image>,
+    /// It was made around a module.
+    is_module: bool,
+    by_hand: ByHand,
 }
 
 impl Given {
@@ -132,20 +164,20 @@ impl Given {
         }
         let folder = path.parent().unwrap_or(Path::new("."));
         let local = local_images(&mut pod, folder)?;
-        Ok(Given { pod, local })
+        Ok(Given { pod, is_module: false, by_hand: with(local) })
     }
 
     /// A pod around one module, that runs once.
     fn module(path: &Path, arguments: &[OsString]) -> Result<Given, Failure> {
         let image = local_image(path)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let arguments: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        let arguments: Vec<String> = arguments.iter().map(|a| literal(&a.to_string_lossy())).collect();
         let name = local_name(0);
         let container = Container {
             name: "main".into(),
             image: name.clone(),
             image_pull_policy: "Never".into(),
-            command: vec![stem],
+            command: vec![literal(&stem)],
             args: arguments,
             ..Container::default()
         };
@@ -153,7 +185,76 @@ impl Given {
             PodSpec { restart_policy: "Never".into(), containers: vec![container], ..PodSpec::default() };
         let metadata = ObjectMeta { name: "run".into(), ..ObjectMeta::default() };
         let pod = Pod { metadata, spec, ..Pod::default() };
-        Ok(Given { pod, local: BTreeMap::from([(name, image)]) })
+        Ok(Given { pod, is_module: true, by_hand: with(BTreeMap::from([(name, image)])) })
+    }
+
+    /// What the flags give it.
+    fn take(&mut self, values: &Values) -> Result<(), UsageError> {
+        for name in ["env", "memory"] {
+            if let Some(origin) = values.origin(name).filter(|_| !self.is_module) {
+                let problem = "a manifest says it for each of its containers".to_owned();
+                return Err(UsageError::Value { origin: origin.to_owned(), problem });
+            }
+        }
+        self.by_hand.folders = values.parse_list("dir", folder)?;
+        self.by_hand.fuel = values.parse("fuel", |text| {
+            text.parse().map_err(|_| "not a whole number that fits 64 bits".to_owned())
+        })?;
+        let env = values.parse_list("env", variable)?;
+        let memory = values.parse("memory", size)?;
+        if let Some(container) = self.pod.spec.containers.first_mut().filter(|_| self.is_module) {
+            container.env = env;
+            if let Some(memory) = memory {
+                container.resources.limits.insert("memory".to_owned(), memory);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn with(images: BTreeMap<String, Image>) -> ByHand {
+    let terminal = Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) });
+    ByHand { images, terminal, ..ByHand::default() }
+}
+
+/// `HOST[::GUEST][:ro]`
+fn folder(text: &str) -> Result<Preopen, String> {
+    let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
+    let (host, guest) = text.split_once("::").unwrap_or((text, text));
+    if host.is_empty() || guest.is_empty() {
+        return Err(
+            "not a folder, or a folder and the name that the guest has for it: HOST::GUEST".to_owned()
+        );
+    }
+    Ok(Preopen { guest: guest.to_owned(), host: PathBuf::from(host), read_only })
+}
+
+/// `NAME=VALUE`, or `NAME`, whose value is this process's own.
+fn variable(text: &str) -> Result<EnvVar, String> {
+    let own = || {
+        std::env::var(text).map_err(|error| format!("no value is given, and of this shell's own: {error}"))
+    };
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => (text, own()?),
+    };
+    if name.is_empty() {
+        return Err("not a variable: NAME=VALUE".to_owned());
+    }
+    Ok(EnvVar { name: name.to_owned(), value: literal(&value), ..EnvVar::default() })
+}
+
+/// A text that means itself where `$(NAME)` would mean a variable.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// A quantity of bytes.
+fn size(text: &str) -> Result<Quantity, String> {
+    let quantity = Quantity(text.to_owned());
+    match quantity.value() {
+        Some(bytes) if bytes > 0 => Ok(quantity),
+        _ => Err("not a size in bytes, such as 64Mi".to_owned()),
     }
 }
 
@@ -203,8 +304,7 @@ async fn supervise(
             store,
             registries: Arc::new(registries),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
-            local: given.local,
-            terminal: Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) }),
+            by_hand: given.by_hand,
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),

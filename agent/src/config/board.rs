@@ -96,7 +96,7 @@ impl Board {
                 (Takes::Value(_), _) => "a string",
                 (Takes::Number(_), _) => "a whole number",
                 (Takes::Switch, _) => "true or false",
-                (Takes::List(_), _) => "a list of strings",
+                (Takes::List(_) | Takes::Each(_), _) => "a list of strings",
             };
             return Err(broken(format!("{field}: {} where {belongs} belongs", value.kind())));
         }

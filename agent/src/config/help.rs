@@ -24,6 +24,7 @@ pub fn text(command: &CommandLine) -> String {
             Takes::Switch => String::new(),
             Takes::Value(name) | Takes::Number(name) => format!(" {name}"),
             Takes::List(name) => format!(" {name},…"),
+            Takes::Each(name) => format!(" {name} …"),
         };
         let aliases: String = setting.aliases.iter().map(|alias| format!(", --{alias}")).collect();
         let _ = writeln!(text, "  --{}{aliases}{value}", setting.name);

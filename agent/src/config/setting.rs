@@ -12,6 +12,8 @@ pub enum Takes {
     Number(&'static str),
     /// A list: commas separate, and the flag may be repeated.
     List(&'static str),
+    /// One value each time that the flag is given. (Of a command line alone: no variable, no file.)
+    Each(&'static str),
 }
 
 /// One setting of a command.

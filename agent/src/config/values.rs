@@ -153,7 +153,9 @@ impl Values {
             };
             let text = match setting.takes {
                 Takes::Switch => parser.optional_value().unwrap_or_else(|| "true".into()),
-                Takes::Value(_) | Takes::Number(_) | Takes::List(_) => parser.value().map_err(broken)?,
+                Takes::Value(_) | Takes::Number(_) | Takes::List(_) | Takes::Each(_) => {
+                    parser.value().map_err(broken)?
+                }
             };
             let text = text.into_string().map_err(|_| UsageError::Value {
                 origin: origin.clone(),
@@ -161,6 +163,7 @@ impl Values {
             })?;
             match (setting.takes, self.values.get_mut(setting.name)) {
                 (Takes::List(_), Some((_, list))) => list.extend(split_list(&text)),
+                (Takes::Each(_), Some((_, list))) => list.push(text),
                 (_, Some(_)) => {
                     return Err(UsageError::Value { origin, problem: "given twice".into() });
                 }

@@ -9,7 +9,6 @@ mod service_manager;
 pub mod signals;
 pub mod watchdog;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use crate::config::{AgentConfig, VERSION};
 use crate::image::{Keyring, Store};
 use crate::log::Logs;
 use crate::runtime::Runtime;
-use crate::supervisor::{Setup, Supervisor, SystemClock, WasmWorkshop};
+use crate::supervisor::{ByHand, Setup, Supervisor, SystemClock, WasmWorkshop};
 use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
@@ -190,8 +189,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             store: store.clone(),
             registries: Arc::new(config.registries()),
             logs: logs.clone(),
-            local: BTreeMap::new(),
-            terminal: None,
+            by_hand: ByHand::default(),
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),

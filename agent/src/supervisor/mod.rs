@@ -28,7 +28,7 @@ use futures_lite::future::or;
 
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
-pub use workshop::{Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
+pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
 
 use crate::api::{Pod, PodStatus};
 use crate::control::{self, Task};

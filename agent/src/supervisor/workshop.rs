@@ -15,7 +15,7 @@ use crate::durable::clock::Now;
 use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MAX_MODULE};
 use crate::log::{Logs, PodKey, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
-use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Runtime, Usage};
+use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Preopen, Runtime, Usage};
 use crate::{control, error_chain};
 
 /// What one run of a container is made of.
@@ -75,6 +75,20 @@ pub trait Workshop: Send + Sync {
 /// Knows the UIDs of pods.
 pub type Keep = Box<dyn Fn(&str) -> bool + Send>;
 
+/// What every container has here that its pod does not give it: nothing on a node, for `copepod run` what its
+/// command line says.
+#[derive(Clone, Default)]
+pub struct ByHand {
+    /// Images that are here under a name of their own and never pulled: files.
+    pub images: BTreeMap<String, Image>,
+    /// Folders of the host.
+    pub folders: Vec<Preopen>,
+    /// Fuel of each run.
+    pub fuel: Option<u64>,
+    /// Where output is copied to, beside the logs.
+    pub terminal: Option<Terminal>,
+}
+
 /// Another place where a container's output is copied to: a terminal's stdout and stderr.
 #[derive(Clone)]
 pub struct Terminal {
@@ -94,10 +108,8 @@ pub struct WasmWorkshop {
     pub registries: Arc<Registries>,
     /// Keeps the logs.
     pub logs: Logs,
-    /// Images that are here under a name of their own and never pulled, such as a file given to `copepod run`.
-    pub local: BTreeMap<String, Image>,
-    /// Where output is copied to, beside the logs.
-    pub terminal: Option<Terminal>,
+    /// What comes from a command line.
+    pub by_hand: ByHand,
     /// Held by the pull that goes on.
     pub pulling: Arc<Mutex<()>>,
 }
@@ -120,7 +132,7 @@ impl Workshop for WasmWorkshop {
         keyring: &'a Keyring,
     ) -> BoxFuture<'a, Found> {
         Box::pin(async move {
-            if let Some(image) = self.local.get(name) {
+            if let Some(image) = self.by_hand.images.get(name) {
                 return Found::Here(image.clone());
             }
             let (store, reference, keyring) = (self.store.clone(), reference.clone(), keyring.clone());
@@ -196,18 +208,18 @@ impl WasmWorkshop {
         let output = |stream, terminal: Option<Arc<dyn Output>>| -> Arc<dyn Output> {
             Arc::new(LogOutput { writer: writer.clone(), stream, terminal })
         };
-        let terminal = self.terminal.clone();
+        let terminal = self.by_hand.terminal.clone();
         let guest = GuestSpec {
             name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
             args: spec.args,
             env: spec.env,
-            preopens: Vec::new(),
+            preopens: self.by_hand.folders.clone(),
             stdout: output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone())),
             stderr: output(Stream::Stderr, terminal.map(|t| t.stderr)),
             memory: spec.memory,
             cpu_request: spec.cpu_request,
             cpu_limit: spec.cpu_limit,
-            fuel: None,
+            fuel: self.by_hand.fuel,
         };
         match self.runtime.spawn(module, guest) {
             Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone() })),

@@ -29,8 +29,7 @@ impl Bench {
             store: Store::open(&folder.join("images")).unwrap(),
             registries: Arc::default(),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
-            local: BTreeMap::new(),
-            terminal: None,
+            by_hand: ByHand::default(),
             pulling: Arc::default(),
         };
         Bench { workshop, folder }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, ExternType, Linker, OperatorCost};
 
+use super::initial::Initial;
 use super::limits::{BYTES_PER_FUEL, GROW_FUEL, MAX_RECURSION, MAX_STACK};
 use super::sections::{Sections, START_EXPORT};
 use super::wasi::{self, Host};
@@ -25,6 +26,8 @@ pub struct Compiled {
     pub linker: Linker<Host>,
     /// Bytes of linear memory that it starts with.
     pub initial_memory: u64,
+    /// What its linear memory holds to begin with.
+    pub initial: Initial,
     /// The functions to call, one after the other.
     pub entries: Vec<&'static str>,
     unlinkable: Option<StartError>,
@@ -79,8 +82,8 @@ impl Compiled {
                 }
             }
         }
-        let initial_memory = sections.initial_memory;
-        Ok(Compiled { engine, module, linker, initial_memory, entries, unlinkable })
+        let (initial_memory, initial) = (sections.initial_memory, Initial::new(bytes, &sections.data));
+        Ok(Compiled { engine, module, linker, initial_memory, initial, entries, unlinkable })
     }
 
     /// Why no guest can run it; none: one can.

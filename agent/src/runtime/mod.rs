@@ -6,11 +6,12 @@
 //! catches panics and ends it when it is to be killed ([`guest`]); inside, [`slices`] gives it fuel for a few
 //! milliseconds at a time, and awaits what its calls wait for. [`turns`] says who runs next of those that want to,
 //! [`allowance`] how much of the processor a guest may use, [`limits`] how far memory and tables may grow;
-//! [`pages`] gives back what holds only zeros.
+//! [`pages`] gives back what holds only zeros, and of a guest that sleeps what its module can write again ([`initial`]).
 
 mod allowance;
 mod engine;
 mod guest;
+mod initial;
 mod interpreter;
 mod limits;
 mod operators;

@@ -6,16 +6,29 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::ops::Range;
 
 use rustix::mm::{madvise, Advice};
 use rustix::param::page_size;
 
+/// Bytes of a page of the kernel's.
+pub fn page_len() -> usize {
+    page_size().max(1)
+}
+
+/// The part of `memory` that is whole pages of the kernel's.
+pub fn whole_pages(memory: &[u8]) -> Range<usize> {
+    let page = page_len();
+    let lead = memory.as_ptr().align_offset(page).min(memory.len());
+    let rest = memory.len().saturating_sub(lead);
+    lead..lead.saturating_add(rest.saturating_sub(rest % page))
+}
+
 /// Gives back every page that lies wholly within `memory` and holds only zeros. What `memory` reads as is
 /// the same before and after.
 pub fn release_zeros(memory: &mut [u8]) {
-    let page = page_size().max(1);
-    let lead = memory.as_ptr().align_offset(page);
-    let Some(pages) = memory.get_mut(lead..) else { return };
+    let page = page_len();
+    let pages = memory.get(whole_pages(memory)).unwrap_or(&[]);
     let mut run = 0..0;
     for (index, bytes) in pages.chunks_exact(page).enumerate() {
         let at = index.saturating_mul(page);
@@ -31,12 +44,18 @@ pub fn release_zeros(memory: &mut [u8]) {
     release(pages.get(run).unwrap_or(&[]));
 }
 
+/// Makes `memory`, which is whole pages, all zeros, and gives them back.
+pub fn give_back(memory: &mut [u8]) {
+    memory.fill(0);
+    release(memory.get(whole_pages(memory)).unwrap_or(&[]));
+}
+
 fn is_zero(page: &[u8]) -> bool {
     let word = |bytes: &[u8]| bytes.try_into().map_or(1, usize::from_ne_bytes);
     page.chunks_exact(size_of::<usize>()).all(|bytes| word(bytes) == 0)
 }
 
-/// Whole pages, all zero, borrowed (through `release_zeros`) from a `&mut` that nobody else can use meanwhile.
+/// Whole pages, all zero, borrowed (through the two above) from a `&mut` that nobody else can use meanwhile.
 fn release(pages: &[u8]) {
     if pages.is_empty() {
         return;

@@ -33,9 +33,19 @@ const MEMORY: u8 = 5;
 const EXPORT: u8 = 7;
 const START: u8 = 8;
 const CODE: u8 = 10;
+const DATA: u8 = 11;
 
 const HEADER: [u8; 8] = *b"\0asm\x01\0\0\0";
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+
+/// A data segment that is copied to a fixed place of linear memory when a guest begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it goes.
+    pub at: usize,
+    /// Where in the module its bytes are.
+    pub bytes: Range<usize>,
+}
 
 /// A module's sections.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub struct Sections<'a> {
     start: Option<u32>,
     /// Bytes of linear memory that it starts with.
     pub initial_memory: u64,
+    /// Its data segments, as far as they are of the usual kind.
+    pub data: Vec<Segment>,
 }
 
 impl<'a> Sections<'a> {
@@ -61,7 +73,8 @@ impl<'a> Sections<'a> {
             Some(header) if header == COMPONENT => return Err(ModuleError::Component),
             _ => return Err(ModuleError::NotWasm),
         }
-        let mut sections = Sections { bytes, found: Vec::new(), start: None, initial_memory: 0 };
+        let mut sections =
+            Sections { bytes, found: Vec::new(), start: None, initial_memory: 0, data: Vec::new() };
         let mut reader = Reader { bytes, at: HEADER.len() };
         while reader.at < bytes.len() {
             let id = reader.byte()?;
@@ -107,6 +120,7 @@ impl<'a> Sections<'a> {
                     reader.at = end;
                 }
             }
+            DATA => self.data = data(&mut reader, count).unwrap_or_default(),
             _ => {}
         }
         Ok(())
@@ -134,6 +148,26 @@ impl<'a> Sections<'a> {
         }
         Some(module)
     }
+}
+
+/// Segments as every compiler writes them: for memory 0, at a constant (`i32.const`). One of another kind ends the
+/// list: nothing depends on what comes after it.
+fn data(reader: &mut Reader<'_>, count: u32) -> Result<Vec<Segment>, ModuleError> {
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        if reader.u32()? != 0 || reader.byte()? != 0x41 {
+            break;
+        }
+        let at = reader.address()?;
+        if reader.byte()? != 0x0b {
+            break;
+        }
+        let len = reader.size()?;
+        let bytes = reader.at..reader.at.saturating_add(len);
+        reader.skip(len)?;
+        segments.push(Segment { at, bytes });
+    }
+    Ok(segments)
 }
 
 fn section(module: &mut Vec<u8>, id: u8, body: &[u8]) {
@@ -219,6 +253,24 @@ impl Reader<'_> {
             return Err(truncated(self.at));
         }
         Ok(())
+    }
+
+    /// A constant of 32 bits, which is written as a signed number, as the address that it is.
+    fn address(&mut self) -> Result<usize, ModuleError> {
+        let (mut value, mut shift) = (0_i64, 0_u32);
+        loop {
+            let byte = self.byte()?;
+            value |= i64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            shift = shift.saturating_add(7);
+            if byte & 0x80 != 0 {
+                continue;
+            }
+            if byte & 0x40 != 0 && shift < 64 {
+                value |= -1_i64 << shift;
+            }
+            let low = u32::try_from(value & i64::from(u32::MAX)).unwrap_or(u32::MAX);
+            return Ok(usize::try_from(low).unwrap_or(usize::MAX));
+        }
     }
 
     fn size(&mut self) -> Result<usize, ModuleError> {

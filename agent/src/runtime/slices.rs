@@ -14,6 +14,7 @@ use wasmi::{Error, ResumableCall, Store};
 
 use super::allowance::Allowance;
 use super::engine::Compiled;
+use super::initial::Forgotten;
 use super::pages::release_zeros;
 use super::wasi::clocks::thread_cpu;
 use super::wasi::{
@@ -33,6 +34,8 @@ const LEAST: u64 = 10_000;
 const MOST: u64 = 8_000_000;
 /// A slice's time, at least, where a limit of CPU time leaves less: what is too much is owed.
 const SHORTEST: Duration = Duration::from_micros(300);
+/// A wait that is worth giving memory back: what it costs, twice some microseconds, is nothing beside it.
+const LONG: Duration = Duration::from_millis(500);
 /// Linear memory that is looked through for zero pages in one turn: a millisecond or so.
 const RELEASE_CHUNK: usize = 4 << 20;
 
@@ -58,6 +61,7 @@ fn adapt(fuel: u64, took: Duration) -> u64 {
 type Ended = Exit;
 
 struct Running {
+    compiled: Arc<Compiled>,
     store: Store<Host>,
     pace: Arc<Pace>,
     /// Fuel of a slice of [`SLICE`].
@@ -97,10 +101,10 @@ pub fn run(
     store.limiter(|host| &mut host.limiter);
     let budget = compute.fuel.map(|all| Budget { all, left: all });
     let allowance = compute.cpu_limit.and_then(|limit| Allowance::new(limit, Instant::now()));
-    let mut running = Running { store, pace, fuel, given: 0, budget, allowance, released: 0 };
+    let mut running = Running { compiled, store, pace, fuel, given: 0, budget, allowance, released: 0 };
     // Made before the future is: what only the making needs would be a part of it for as long as the guest runs.
     async move {
-        match running.all(&compiled).await {
+        match running.all().await {
             Ok(()) => Exit::Code(0),
             Err(exit) => exit,
         }
@@ -108,7 +112,8 @@ pub fn run(
 }
 
 impl Running {
-    async fn all(&mut self, compiled: &Compiled) -> Result<(), Ended> {
+    async fn all(&mut self) -> Result<(), Ended> {
+        let compiled = Arc::clone(&self.compiled);
         let instance = compiled
             .linker
             .instantiate_and_start(&mut self.store, &compiled.module)
@@ -219,13 +224,31 @@ impl Running {
                 }
                 Some(Wait::Blocking(work)) => crate::control::blocking(work).await,
                 Some(Wait::Until { deadline, descriptors, then }) => {
+                    let forgotten = self.fall_asleep(deadline);
                     until(deadline, descriptors).await;
+                    self.wake_up(&forgotten);
                     then
                 }
             };
             if let Some(errno) = self.follow(then)? {
                 return Ok(errno);
             }
+        }
+    }
+
+    /// Gives back memory that can be written again, where the guest waits for long.
+    fn fall_asleep(&mut self, deadline: Option<Instant>) -> Forgotten {
+        let soon = Instant::now().checked_add(LONG);
+        let short = deadline.is_some_and(|at| soon.is_some_and(|soon| at < soon));
+        match self.store.data().memory {
+            Some(memory) if !short => self.compiled.initial.forget(memory.data_mut(&mut self.store)),
+            _ => Forgotten::new(),
+        }
+    }
+
+    fn wake_up(&mut self, forgotten: &Forgotten) {
+        if let Some(memory) = self.store.data().memory.filter(|_| !forgotten.is_empty()) {
+            self.compiled.initial.restore(memory.data_mut(&mut self.store), forgotten);
         }
     }
 

@@ -207,3 +207,32 @@ fn a_limit_of_cpu_time_changes_no_result_and_stops_no_kill() {
     guest.kill();
     assert_eq!(block_on(guest.wait()), Exit::Killed);
 }
+
+#[test]
+fn a_guest_that_has_slept_for_long_finds_its_data_as_it_left_it() {
+    // Twelve pages of data, of which it changes one byte; the sum of all before and after.
+    let data: String = (0..12 * 4096).map(|index| char::from(b'a' + (index / 7 % 26) as u8)).collect();
+    let wasm = guests::bare(&format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+          (memory (export "memory") 2)
+          (data (i32.const 8192) "{data}")
+          (func $sum (result i32) (local $at i32) (local $sum i32)
+            (loop $again
+              (local.set $sum (i32.add (i32.mul (local.get $sum) (i32.const 31)) (i32.load8_u (local.get $at))))
+              (local.set $at (i32.add (local.get $at) (i32.const 1)))
+              (br_if $again (i32.lt_u (local.get $at) (i32.const 131000))))
+            (local.get $sum))
+          (func (export "_start") (local $before i32)
+            (i32.store8 (i32.const 20000) (i32.const 1))
+            ;; A clock subscription at 64: monotonic, 600 ms from now.
+            (i32.store (i32.const 80) (i32.const 1))
+            (i64.store (i32.const 88) (i64.const 600000000))
+            (local.set $before (call $sum))
+            (drop (call $poll (i32.const 64) (i32.const 120000) (i32.const 1) (i32.const 131008)))
+            (memory.fill (i32.const 120000) (i32.const 0) (i32.const 32))
+            (call $proc_exit (i32.sub (local.get $before) (call $sum)))))"#
+    ));
+    assert_eq!(run(&wasm).0, Exit::Code(0));
+}

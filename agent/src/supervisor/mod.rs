@@ -11,7 +11,9 @@
 //! ```
 
 mod api;
+mod by_container;
 mod clock;
+mod inbox;
 pub mod local;
 mod reporter;
 mod start;
@@ -22,10 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_channel::Sender;
 use async_lock::OnceCell;
 use futures_lite::future::or;
 
+use self::by_container::ByContainer;
+use self::inbox::{Inbox, Message};
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
 pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
@@ -128,7 +131,7 @@ struct Pods {
 /// One pod.
 pub(crate) struct Entry {
     state: Mutex<PodState>,
-    inbox: Sender<tend::Message>,
+    inbox: Inbox,
     task: Mutex<Option<Task<()>>>,
     /// Set when the pod is over, or forgotten.
     over: OnceCell<()>,
@@ -137,7 +140,7 @@ pub(crate) struct Entry {
 pub(crate) struct PodState {
     pod: Arc<Pod>,
     record: PodRecord,
-    runs: BTreeMap<String, Arc<dyn Running>>,
+    runs: ByContainer<Arc<dyn Running>>,
     /// It is back under the same UID, while what was removed still ends.
     again: Option<Box<Pod>>,
     kept: Kept,
@@ -162,9 +165,9 @@ impl Entry {
         lock(&self.state)
     }
 
-    /// Makes the pod's task look. A full inbox will make it look anyway.
+    /// Makes the pod's task look.
     fn nudge(&self) {
-        let _ = self.inbox.try_send(tend::Message::Look);
+        self.inbox.put(Message::Look);
     }
 }
 
@@ -287,6 +290,9 @@ impl Supervisor {
             state.again = Some(pod);
             return;
         }
+        // What the record took over when it began is not kept a second time.
+        pod.status.init_container_statuses = Vec::new();
+        pod.status.container_statuses = Vec::new();
         state.pod = Arc::from(pod);
         drop(state);
         entry.nudge();
@@ -300,21 +306,21 @@ impl Supervisor {
         }
         let (admission, events) = self.admission(&pod, &pods);
         let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
-        let (inbox, messages) = async_channel::bounded(tend::INBOX);
         let state = Mutex::new(PodState {
             pod: pod.clone(),
             record,
-            runs: BTreeMap::new(),
+            runs: ByContainer::default(),
             again: None,
             kept: Kept::default(),
         });
-        let entry = Arc::new(Entry { state, inbox, task: Mutex::new(None), over: OnceCell::new() });
+        let entry =
+            Arc::new(Entry { state, inbox: Inbox::default(), task: Mutex::new(None), over: OnceCell::new() });
         pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
         drop(pods);
         for event in events {
             self.shared.tell(&pod, event);
         }
-        let task = control::spawn(tend::tend(self.shared.clone(), entry.clone(), messages));
+        let task = control::spawn(tend::tend(self.shared.clone(), entry.clone()));
         *lock(&entry.task) = Some(task);
     }
 

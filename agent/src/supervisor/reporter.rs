@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_channel::Sender;
-
 use super::api::ApiFailure;
-use super::tend::Message;
-use super::Shared;
+use super::inbox::Message;
+use super::{Entry, Shared};
 use crate::api::{Pod, PodStatus};
 use crate::control::{self, Task};
 use crate::pod::conditions::is_owned;
@@ -109,7 +107,7 @@ impl Reporter {
         shared: &Arc<Shared>,
         pod: &Arc<Pod>,
         status: &Arc<PodStatus>,
-        inbox: &Sender<Message>,
+        entry: &Arc<Entry>,
     ) -> Option<Duration> {
         let now = shared.clock.now().mono;
         let gone = self.gone.as_ref() == Some(&pod.metadata.resource_version);
@@ -123,10 +121,10 @@ impl Reporter {
         }
         self.sent_at = Some(pod.metadata.resource_version.clone());
         self.drift = None;
-        let (shared, pod, sent, inbox) = (shared.clone(), pod.clone(), status.clone(), inbox.clone());
+        let (shared, pod, sent, entry) = (shared.clone(), pod.clone(), status.clone(), entry.clone());
         let task = control::spawn(async move {
             let answer = shared.api.patch_status(&pod, &sent, patch).await;
-            let _ = inbox.send(Message::Patched(answer)).await;
+            entry.inbox.put(Message::Patched(answer));
         });
         self.sending = Some((status.clone(), task));
         None
@@ -200,22 +198,17 @@ impl Reporter {
     }
 
     /// Deletes the pod's object, unless that is on its way. When to look again comes back.
-    pub fn delete(
-        &mut self,
-        shared: &Arc<Shared>,
-        pod: &Arc<Pod>,
-        inbox: &Sender<Message>,
-    ) -> Option<Duration> {
+    pub fn delete(&mut self, shared: &Arc<Shared>, pod: &Arc<Pod>, entry: &Arc<Entry>) -> Option<Duration> {
         if self.deleting.is_some() {
             return None;
         }
         if !self.delete_retry.due(shared.clock.now().mono) {
             return Some(self.delete_retry.at);
         }
-        let (shared, pod, inbox) = (shared.clone(), pod.clone(), inbox.clone());
+        let (shared, pod, entry) = (shared.clone(), pod.clone(), entry.clone());
         self.deleting = Some(control::spawn(async move {
             let answer = shared.api.delete(&pod).await;
-            let _ = inbox.send(Message::Deleted(answer)).await;
+            entry.inbox.put(Message::Deleted(answer));
         }));
         None
     }

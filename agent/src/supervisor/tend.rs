@@ -1,13 +1,12 @@
 //! The task of one pod: looks at how it is, does what is to be done, and waits for what happens.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
 use futures_lite::future::or;
 
-use super::api::ApiFailure;
+use super::by_container::ByContainer;
+use super::inbox::Message;
 use super::reporter::{Answer, Reporter};
 use super::start::{self, Started};
 use super::workshop::Running;
@@ -17,49 +16,18 @@ use crate::control::{self, Task};
 use crate::pod::events::EventText;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
-use crate::runtime::Exit;
-
-/// Messages to one pod's task that wait to be read. Senders wait when it is full; a nudge is not needed then.
-pub const INBOX: usize = 4;
 
 /// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
 /// rest would otherwise hold up the control thread.
 const MAX_ROUNDS: usize = 8;
 
-/// What a pod's task is told.
-pub enum Message {
-    /// Something about the pod changed: look.
-    Look,
-    /// A start came to its end.
-    Start {
-        /// Which container.
-        container: String,
-        /// Which start.
-        serial: u64,
-        /// How.
-        outcome: Result<Started, StartFailure>,
-    },
-    /// A guest ended.
-    Ended {
-        /// Which container.
-        container: String,
-        /// How.
-        exit: Exit,
-    },
-    /// The API server answered to a status.
-    Patched(Result<(), ApiFailure>),
-    /// The API server answered to the final delete.
-    Deleted(Result<(), ApiFailure>),
-}
-
 struct Tender {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
-    inbox: Sender<Message>,
     /// Starts that go on, with their numbers.
-    starts: BTreeMap<String, (u64, Task<()>)>,
+    starts: ByContainer<(u64, Task<()>)>,
     /// Waits for the ends of guests.
-    watches: BTreeMap<String, Task<()>>,
+    watches: ByContainer<Task<()>>,
     serial: u64,
     reporter: Reporter,
 }
@@ -71,14 +39,13 @@ struct Look {
 }
 
 /// Looks after one pod until nothing is left of it.
-pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>, messages: Receiver<Message>) {
+pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
     let accepted = entry.state().record.reported.clone();
     let mut tender = Tender {
-        inbox: entry.inbox.clone(),
         shared,
         entry,
-        starts: BTreeMap::new(),
-        watches: BTreeMap::new(),
+        starts: ByContainer::default(),
+        watches: ByContainer::default(),
         serial: 0,
         reporter: Reporter::new(accepted),
     };
@@ -92,12 +59,10 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>, messages: Receiver<Mes
                 Some(at) => tender.shared.clock.until(at).await,
                 None => std::future::pending().await,
             }
-            Some(Message::Look)
+            Message::Look
         };
-        match or(async { messages.recv().await.ok() }, wait).await {
-            Some(message) => tender.take(message),
-            None => return,
-        }
+        let message = or(tender.entry.inbox.take(), wait).await;
+        tender.take(message);
     }
     tender.forget().await;
 }
@@ -121,7 +86,7 @@ impl Tender {
                 match action {
                     Action::Forget => look.forget = true,
                     Action::Delete => {
-                        let again = self.reporter.delete(&self.shared, &pod, &self.inbox);
+                        let again = self.reporter.delete(&self.shared, &pod, &self.entry);
                         look.wake = earlier(look.wake, again);
                     }
                     action => {
@@ -139,7 +104,7 @@ impl Tender {
             self.shared.tell(&pod, event);
         }
         if !removed {
-            let again = self.reporter.offer(&self.shared, &pod, &status, &self.inbox);
+            let again = self.reporter.offer(&self.shared, &pod, &status, &self.entry);
             look.wake = earlier(look.wake, again);
         }
         if is_final(&status.phase) || look.forget {
@@ -190,11 +155,10 @@ impl Tender {
         });
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let (shared, entry) = (self.shared.clone(), self.entry.clone());
-        let (pod, inbox) = (pod.clone(), self.inbox.clone());
+        let (shared, entry, pod) = (self.shared.clone(), self.entry.clone(), pod.clone());
         let task = control::spawn(async move {
             let outcome = start::start(&shared, &entry, &pod, &container, run).await;
-            let _ = inbox.send(Message::Start { container: container.name, serial, outcome }).await;
+            entry.inbox.put(Message::Start { container: container.name, serial, outcome });
         });
         self.starts.insert(name.to_owned(), (serial, task));
     }
@@ -246,10 +210,10 @@ impl Tender {
     }
 
     fn watch(&mut self, container: String, run: Arc<dyn Running>) {
-        let (inbox, name) = (self.inbox.clone(), container.clone());
+        let (entry, name) = (self.entry.clone(), container.clone());
         let task = control::spawn(async move {
             let exit = run.wait().await;
-            let _ = inbox.send(Message::Ended { container: name, exit }).await;
+            entry.inbox.put(Message::Ended { container: name, exit });
         });
         self.watches.insert(container, task);
     }

@@ -1,6 +1,6 @@
 //! An API server, a workshop and a clock that do as they are told, with a supervisor between them.
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 
 use super::super::*;
 use super::validation::refusal;

@@ -15,6 +15,8 @@ use rustix::thread::gettid;
 /// Threads that may block at one time (design: cores + 4 in all).
 pub const MAX_BLOCKING: usize = 2;
 
+/// Where the `blocking` crate finds how many threads it may have.
+const BLOCKING_THREADS: &str = "BLOCKING_MAX_THREADS";
 /// How much nicer a blocking thread is than the control thread: as nice as the interpreter threads, so that a large
 /// module that is compiled takes a turn like any guest, and no heartbeat waits for it. (A thread that is nice
 /// once stays so: without privilege there is no way back.)
@@ -32,16 +34,8 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let permit = BLOCKING.acquire().await;
     // Held by the work, not by the waiter: whoever stops waiting does not free the thread.
-    blocking_at_once(move || {
-        let _permit = permit;
-        work()
-    })
-    .await
-}
-
-/// The same without a turn, on a thread more than there are otherwise: for the very end of the agent.
-pub async fn blocking_at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     blocking::unblock(move || {
+        let _permit = permit;
         if let Err(error) = setpriority_process(Some(gettid()), BLOCKING_NICE) {
             log::debug!("a blocking thread keeps the priority of the control thread: {error}");
         }
@@ -50,8 +44,26 @@ pub async fn blocking_at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send
     .await
 }
 
+/// Runs `work`, which may block, on a thread of its own: for the very end of the agent, when nothing else that may
+/// hold the blocking threads is waited for any more. False: there is no thread to be had.
+pub async fn at_the_end(work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, wait) = async_channel::bounded::<()>(1);
+    let thread = std::thread::Builder::new().name("the-end".into()).spawn(move || {
+        work();
+        drop(done);
+    });
+    // Closed, with nothing ever sent.
+    let _closed = wait.recv().await;
+    thread.is_ok()
+}
+
 /// Makes the calling thread the control thread until `main` is done.
 pub fn run<T>(main: impl Future<Output = T>) -> T {
+    // A permit is given back a moment before its thread is free: the `blocking` crate would start a third one then.
+    // It reads this once, when it is first used; no other thread runs yet that might read the environment.
+    if std::env::var_os(BLOCKING_THREADS).is_none() {
+        std::env::set_var(BLOCKING_THREADS, MAX_BLOCKING.to_string());
+    }
     // Boxed: a future is moved by copying it, and the way to the executor has many steps.
     async_io::block_on(EXECUTOR.run(Box::pin(main)))
 }

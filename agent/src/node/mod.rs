@@ -139,10 +139,7 @@ impl Running {
         }
         // The guests that ended have closed theirs. Modules that are being compiled may hold the turns of all
         // others, and are not waited for.
-        let flushed = async {
-            control::blocking_at_once(move || self.logs.flush()).await;
-            true
-        };
+        let flushed = control::at_the_end(move || self.logs.flush());
         let late = async {
             Timer::after(FLUSH_LIMIT).await;
             false

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::environment::{error, EnvironmentError};
 use super::node::NodeFacts;
 use super::resources::amount;
-use crate::api::{Container, Pod, Quantity, ResourceFieldSelector, VolumeSource};
+use super::unsupported::{volume_support, VolumeSupport};
+use crate::api::{Container, Pod, ProjectedVolume, Quantity, ResourceFieldSelector, VolumeSource};
 
 /// The value of a field of the pod, for a variable or a downward API file.
 ///
@@ -57,6 +58,10 @@ pub fn lighten(pod: &mut Pod) {
         pod.spec.volumes.iter().any(|volume| matches!(volume.source.kind(), "downwardAPI" | "projected"));
     if !has_files && !fields.any(|field| field.field_path.contains(LAST_APPLIED)) {
         pod.metadata.annotations.remove(LAST_APPLIED);
+        if pod.metadata.annotations.is_empty() {
+            // An empty tree keeps its last node.
+            pod.metadata.annotations = BTreeMap::new();
+        }
     }
     // A list that is read takes room for four to begin with, and a pod has one container most often.
     let (spec, status) = (&mut pod.spec, &mut pod.status);
@@ -70,8 +75,9 @@ pub fn lighten(pod: &mut Pod) {
         container.volume_mounts.shrink_to_fit();
     }
     for volume in &mut spec.volumes {
-        if let VolumeSource::Projected(projected) = &mut volume.source {
-            projected.sources.shrink_to_fit();
+        // Of what nobody mounts, that it is there is enough: every pod has such a volume, of a kilobyte and a half.
+        if volume_support(volume) == VolumeSupport::NotMounted {
+            volume.source = VolumeSource::Projected(ProjectedVolume::default());
         }
     }
     status.conditions.shrink_to_fit();

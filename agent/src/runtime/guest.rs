@@ -26,6 +26,8 @@ pub struct Shared {
 struct State {
     killed: bool,
     running: bool,
+    /// The CPU clock of the thread that runs it, when that began to.
+    began: Duration,
     usage: Usage,
 }
 
@@ -57,6 +59,12 @@ impl Shared {
         self.state().usage
     }
 
+    /// CPU time until now. To be asked by the thread that runs the guest: each has a clock of its own.
+    pub fn cpu(&self) -> Duration {
+        let state = self.state();
+        state.usage.cpu.saturating_add(thread_cpu().saturating_sub(state.began))
+    }
+
     /// CPU time was used.
     pub fn charge(&self, cpu: Duration) {
         let mut state = self.state();
@@ -74,8 +82,9 @@ impl Shared {
         let _ended_before = self.exit.set_blocking(exit);
     }
 
-    fn begin(&self) -> bool {
+    fn begin(&self, now: Duration) -> bool {
         let mut state = self.state();
+        state.began = now;
         state.running = !state.killed;
         state.running
     }
@@ -117,10 +126,10 @@ impl<F: Future<Output = Exit>> Future for Run<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let run = &mut *self;
         run.shared.waker.register(context.waker());
-        let Some(inner) = run.inner.as_mut().filter(|_| run.shared.begin()) else {
+        let before = thread_cpu();
+        let Some(inner) = run.inner.as_mut().filter(|_| run.shared.begin(before)) else {
             return run.finish(Exit::Killed);
         };
-        let before = thread_cpu();
         // Whatever state a panic leaves, nobody but `finish` sees it: the guest is dropped whole.
         let polled = catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(context)));
         let alive = run.shared.end(thread_cpu().saturating_sub(before));

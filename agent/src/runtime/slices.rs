@@ -182,15 +182,11 @@ impl Running {
     async fn allowed(&mut self) -> Duration {
         let Some(allowance) = &mut self.allowance else { return SLICE };
         loop {
-            let used = self.store.data().cpu();
+            let used = self.store.data().shared.cpu();
             match allowance.settle(used, Instant::now()) {
                 Ok(left) => return left.clamp(SHORTEST, SLICE),
-                Err(later) => {
-                    Timer::at(later).await;
-                    // What follows is on a thread's clock of its own.
-                    self.store.data_mut().slice_cpu = thread_cpu();
-                }
-            }
+                Err(later) => Timer::at(later).await,
+            };
         }
     }
 
@@ -254,7 +250,6 @@ impl Running {
 
     /// Does what follows a wait; none: it waits again.
     fn follow(&mut self, then: Then) -> Result<Option<Errno>, Ended> {
-        self.store.data_mut().slice_cpu = thread_cpu();
         match with_memory(&mut self.store, then) {
             Ok(()) => Ok(Some(Errno::Success)),
             Err(Stop::Errno(errno)) => Ok(Some(errno)),

@@ -236,3 +236,42 @@ fn a_guest_that_has_slept_for_long_finds_its_data_as_it_left_it() {
     ));
     assert_eq!(run(&wasm).0, Exit::Code(0));
 }
+
+#[test]
+fn what_others_have_used_is_not_on_a_guests_account() {
+    // Two threads with much CPU time behind them, then guests with a limit of a hundredth that come and go between
+    // them. Were a thread's time theirs, they would owe it for minutes.
+    let runtime = runtime(2);
+    let spinners: Vec<_> = (0..2).map(|_| spawn(&runtime, &guests::spin()).0).collect();
+    while spinners.iter().any(|guest| guest.usage().cpu < Duration::from_millis(300)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for guest in &spinners {
+        guest.kill();
+        block_on(guest.wait());
+    }
+    let (first, _) = spawn(&runtime, &guests::sleep());
+    let module = runtime.compile("counts", &counts(20_000)).unwrap();
+    let limited: Vec<Guest> = (0..4)
+        .map(|_| {
+            let mut spec = spec(&Collected::new());
+            spec.cpu_limit = Some(10);
+            runtime.spawn(&module, spec).unwrap()
+        })
+        .collect();
+    let all = async {
+        for guest in &limited {
+            assert_eq!(guest.wait().await, Exit::Code(7));
+        }
+        true
+    };
+    let late = async {
+        async_io::Timer::after(Duration::from_secs(15)).await;
+        false
+    };
+    assert!(block_on(futures_lite::future::or(all, late)), "they wait for what they never used");
+    for guest in &limited {
+        assert!(guest.usage().cpu < Duration::from_millis(300), "{:?}", guest.usage());
+    }
+    first.kill();
+}

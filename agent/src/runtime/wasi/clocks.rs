@@ -29,7 +29,7 @@ pub fn clock_res_get(memory: &mut Memory<'_>, _host: &mut Host, args: Args<'_>) 
 /// `clock_time_get(id, precision, time)`, in nanoseconds. The precision is a hint, and not needed.
 pub fn clock_time_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let time = match args.u32(0) {
-        PROCESS_CPU | THREAD_CPU => u64::try_from(host.cpu().as_nanos()).unwrap_or(u64::MAX),
+        PROCESS_CPU | THREAD_CPU => u64::try_from(host.shared.cpu().as_nanos()).unwrap_or(u64::MAX),
         id => now(id).ok_or(Errno::Inval)?,
     };
     memory.write_u64(args.u32(2), time)

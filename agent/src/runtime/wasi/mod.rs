@@ -127,14 +127,6 @@ pub struct Host {
     pub shared: Arc<Shared>,
 }
 
-impl Host {
-    /// CPU time of the guest until now.
-    pub fn cpu(&self) -> Duration {
-        let now = clocks::thread_cpu().saturating_sub(self.slice_cpu);
-        self.shared.usage().cpu.saturating_add(now)
-    }
-}
-
 /// The arguments of one call, which the linker has checked against its signature.
 #[derive(Clone, Copy)]
 pub struct Args<'a>(&'a [Val]);

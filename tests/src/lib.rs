@@ -8,7 +8,7 @@
 //! 2. [`bed::certificates`] and [`bed::control_plane`] fill them with a cluster.
 //! 3. [`registry`] adds registries, [`guests`] compiles what runs, [`agent`] starts the program
 //!    under test, [`kubectl`] talks to the cluster as a user does.
-//!    [`board`] starts it on an emulated board instead.
+//!    [`board`] starts it on an emulated board instead, [`debian`] is a system to install its package in.
 //! 4. [`cluster`] puts all of it together for the tests of one file.
 //!
 //! Whatever goes wrong ends the test by a panic that says what was attempted; a hook prints the last
@@ -18,6 +18,7 @@ pub mod agent;
 pub mod bed;
 pub mod board;
 pub mod cluster;
+pub mod debian;
 pub mod guests;
 pub mod kubectl;
 pub mod registry;

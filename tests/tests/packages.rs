@@ -6,11 +6,13 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::OnceLock,
 };
 
-use tests::tools::{self, tool};
+use tests::{
+    debian::{sh, try_sh, Chroot, Folder},
+    tools,
+};
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -19,44 +21,6 @@ const DEB: &str = concat!("copepod_", env!("CARGO_PKG_VERSION"), "_amd64.deb");
 const EXPOSURE: &str = "20";
 /// What systemd 252 says of the keys that came with 254; nothing else may be said.
 const NEWER_KEYS: [&str; 2] = ["'RestartSteps'", "'RestartMaxDelaySec'"];
-
-/// A folder that is removed with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("packages-{name}"));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a temporary folder");
-        // Whatever the mask: dpkg and systemd look into it.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// What a shell prints on both streams; it must succeed. `$1`, `$2`, … are the arguments.
-#[track_caller]
-fn sh(script: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
-    let (success, text) = try_sh(script, arguments);
-    assert!(success, "{script}\n{text}");
-    text
-}
-
-fn try_sh(script: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (bool, String) {
-    let mut command = Command::new("bash");
-    command.args(["-c", &format!("set -euo pipefail; exec 2>&1\n{script}"), "sh"]);
-    for argument in arguments {
-        command.arg(argument.as_ref());
-    }
-    let output = command.stdin(Stdio::null()).output().expect("bash");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 /// Packages the agent as it is shipped into `folder`.
 fn package(folder: &Path) {
@@ -69,14 +33,16 @@ fn package(folder: &Path) {
 
 /// The packages, made once.
 fn packages() -> &'static Path {
-    static MADE: OnceLock<Folder> = OnceLock::new();
-    &MADE
-        .get_or_init(|| {
-            let folder = Folder::new("made");
-            package(&folder.0);
-            folder
-        })
-        .0
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        // One for all tests, so it outlives them: the next run begins with it.
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a temporary folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        package(&path);
+        path
+    })
 }
 
 /// What the package installs, unpacked.
@@ -245,16 +211,19 @@ fn the_manual_pages_are_clean() {
 fn the_example_and_the_defaults_are_taken_by_the_agent() {
     let folder = unpacked("settings");
     let example = folder.0.join("usr/share/doc/copepod/examples/copepod.yaml");
+    let with = |file: &Path, more: &str| {
+        try_sh(&format!("env -i \"$1\" --config \"$2\" {more}"), &[&tools::shipped(TARGET), &file])
+    };
     // A flag that is wrong in any case comes after a file that is right.
-    let refused =
-        |file: &Path| try_sh("env -i \"$1\" --config \"$2\" --port 0", &[&tools::shipped(TARGET), &file]);
+    let refused = |file: &Path| with(file, "--port 0");
     assert!(refused(&example).1.starts_with("--port"), "{:?}", refused(&example));
     let text = fs::read_to_string(&example).expect("the example");
-    for (pods, says) in [("110", "--port"), ("none", "maxPods")] {
+    for (pods, more, says) in [("110", "--port 0", "--port"), ("none", "", "maxPods")] {
         let set = text.replace("\n#maxPods: 110", &format!("\nmaxPods: {pods}"));
         assert_ne!(set, text, "the example has a line for maxPods");
         fs::write(&example, set).expect("the example");
-        assert!(refused(&example).1.contains(says), "{:?}", refused(&example));
+        let (ran, said) = with(&example, more);
+        assert!(!ran && said.contains(says), "{said}");
     }
     fs::write(folder.0.join("wrong.yaml"), "noSuchKey: 1\n").expect("a file");
     assert!(refused(&folder.0.join("wrong.yaml")).1.contains("noSuchKey"));
@@ -319,85 +288,6 @@ fn the_units_are_right_and_shut_in_also_for_a_read_only_root() {
     assert!(!success, "a unit that may make any system call passes");
 }
 
-/// A Debian 12 system that is not booted; its service manager's commands only write down what they are told.
-struct Chroot(Folder);
-
-impl Chroot {
-    fn new(name: &str) -> Chroot {
-        let folder = Folder::new(name);
-        let chroot = Chroot(folder);
-        chroot.outside("tar -xf \"$1\" -C \"$2\" --exclude=./dev/*", &tool("debian-root.tar"));
-        chroot
-    }
-
-    fn root(&self) -> &Path {
-        &self.0 .0
-    }
-
-    /// Runs a script outside, as who may own any file, with `$1` and the root.
-    #[track_caller]
-    fn outside(&self, script: &str, argument: &Path) {
-        let mut all = String::new();
-        if !rustix::process::geteuid().is_root() {
-            all.push_str("unshare --map-root-user --map-auto ");
-        }
-        all.push_str("bash -euc '");
-        all.push_str(script);
-        all.push_str("' sh \"$1\" \"$2\"");
-        sh(&all, &[&argument, &self.root()]);
-    }
-
-    /// Makes `systemctl` and `deb-systemd-invoke` write down what they are told, and systemd seem to run. What
-    /// systemctl does to files, it does.
-    fn pretend_systemd(&self) {
-        let fake = "#!/bin/sh\ncase $1 in --root=*) exec /usr/bin/systemctl \"$@\" ;; esac\n\
-                    echo \"${0##*/} $*\" >>/told\n";
-        for name in ["systemctl", "deb-systemd-invoke"] {
-            let path = self.root().join("usr/local/bin").join(name);
-            fs::write(&path, fake).expect("a stand-in");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        }
-        self.inside("mkdir -p /run/systemd/system; : >/told");
-    }
-
-    /// What the service manager was told since it was asked last.
-    fn told(&self) -> Vec<String> {
-        let told = self.inside("cat /told; : >/told");
-        told.lines().filter(|line| !line.contains("daemon-reload")).map(str::to_owned).collect()
-    }
-
-    /// Runs a script in the system.
-    #[track_caller]
-    fn inside(&self, script: &str) -> String {
-        let map = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user --map-auto" };
-        sh(
-            &format!(
-                "exec unshare {map} --mount --pid --fork --kill-child bash -euc '
-                    mount -t proc proc \"$1\"/proc
-                    [ -e \"$1\"/dev/null ] || touch \"$1\"/dev/null
-                    mount --bind /dev/null \"$1\"/dev/null
-                    exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-                        DEBIAN_FRONTEND=noninteractive chroot \"$1\" bash -euc \"$2\"' sh \"$1\" \"$2\""
-            ),
-            &[&self.root(), &script],
-        )
-    }
-
-    fn has(&self, path: &str) -> bool {
-        // Asked inside: some folders are another user's than ours.
-        self.inside(&format!("if [ -e {path} ] || [ -L {path} ]; then echo yes; fi")) == "yes\n"
-    }
-}
-
-impl Drop for Chroot {
-    fn drop(&mut self) {
-        // Files of other users' than ours, where this does not run as root.
-        if !rustix::process::geteuid().is_root() {
-            let _ = try_sh("unshare --map-root-user --map-auto rm -rf \"$1\"", &[&self.root()]);
-        }
-    }
-}
-
 /// The package once more under a higher version, with a line more in its defaults file.
 fn newer(folder: &Path) -> PathBuf {
     let package = folder.join("newer.deb");
@@ -460,10 +350,10 @@ fn installed_upgraded_removed_purged() {
     assert!(!system.has("/usr/bin/copepod"));
 
     // Installed again, it is what it was: disabled.
-    system.inside(&format!("dpkg -i /root/{DEB}"));
+    system.inside(&format!("dpkg -i --force-confold /root/{DEB}"));
     assert!(!system.has(ENABLED), "reinstalling enables what was disabled");
     system.inside("systemctl --root=/ enable copepod.service; dpkg -r copepod; : >/told");
-    system.inside(&format!("dpkg -i /root/{DEB}"));
+    system.inside(&format!("dpkg -i --force-confold /root/{DEB}"));
     assert_eq!(system.told(), ["deb-systemd-invoke restart copepod.service"]);
     assert!(system.has(ENABLED), "what was enabled is so again");
 

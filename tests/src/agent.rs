@@ -26,7 +26,8 @@ impl Agent {
     /// Starts `copepod` with these arguments and no others, its log being `agent-NODE`.
     pub fn start(bed: &Bed, node: &str, arguments: &[&str]) -> Agent {
         let mut command = bed.command(provide(bed));
-        command.args(arguments);
+        // As systemd gives a service one, and keeps it over restarts.
+        command.args(arguments).env("RUNTIME_DIRECTORY", bed.folder().join(format!("run-{node}")));
         Agent { node: node.to_owned(), process: bed.spawn(&format!("agent-{node}"), command) }
     }
 
@@ -103,6 +104,11 @@ impl Agent {
 /// Where the agent of `node` keeps its files.
 pub fn data_dir(bed: &Bed, node: &str) -> PathBuf {
     bed.folder().join(format!("data-{node}"))
+}
+
+/// Whether the agent under test runs under qemu-user, as tests/arm has it.
+pub fn emulated() -> bool {
+    std::env::var_os("COPEPOD_BIN").is_some_and(|path| path.to_string_lossy().ends_with("-under-qemu"))
 }
 
 /// Makes `copepod` a command of the bed's PATH, and gives its path.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
+    ffi::OsStr,
     fs,
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
@@ -33,11 +34,29 @@ pub enum Guest {
     Trap,
     /// C: writes its second argument into the file that its first one names, and ends with the errno.
     Write,
+    /// An HTTP server on its first listener, in Rust: answers `rust NUMBER PATH`.
+    Serve,
+    /// The same in C: `c NUMBER PATH`.
+    ServeC,
+    /// The same in Go, by `net/http`: `go NUMBER PATH`.
+    ServeGo,
+    /// C: copies its standard input to its standard output.
+    Cat,
+    /// Rust: publishes by MQTT, HOST PORT TOPIC MESSAGE.
+    Publish,
+    /// C, importing nothing: computes for a second or so, and traps where its result is wrong.
+    Compute,
+    /// C, importing nothing: fills 64 MiB eight times, each time by one operation.
+    Fill,
+    /// C: moves bytes through standard output (`stdout MIB`) or a file (`file PATH MIB`).
+    Pour,
+    /// Go, with much of its library linked (24 MB): goes round for as many seconds as its argument says.
+    Large,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 9] = [
+    pub const ALL: [Guest; 18] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -47,6 +66,15 @@ impl Guest {
         Guest::Exit,
         Guest::Trap,
         Guest::Write,
+        Guest::Serve,
+        Guest::ServeC,
+        Guest::ServeGo,
+        Guest::Cat,
+        Guest::Publish,
+        Guest::Compute,
+        Guest::Fill,
+        Guest::Pour,
+        Guest::Large,
     ];
 
     fn source(self) -> &'static str {
@@ -60,6 +88,15 @@ impl Guest {
             Guest::Exit => "exit.c",
             Guest::Trap => "trap.c",
             Guest::Write => "write.c",
+            Guest::Serve => "serve.rs",
+            Guest::ServeC => "serve.c",
+            Guest::ServeGo => "serve.go",
+            Guest::Cat => "cat.c",
+            Guest::Publish => "publish.rs",
+            Guest::Compute => "compute.c",
+            Guest::Fill => "fill.c",
+            Guest::Pour => "pour.c",
+            Guest::Large => "large.go",
         }
     }
 
@@ -87,18 +124,26 @@ impl Guest {
         module
     }
 
+    /// It is no program of libc's, and imports nothing.
+    fn stands_alone(self) -> bool {
+        matches!(self, Guest::Compute | Guest::Fill)
+    }
+
     fn compiler(self, source: &Path, module: &Path) -> Command {
         let mut command;
-        match self {
-            Guest::Hello | Guest::HelloCdylib | Guest::Sleep => {
+        match source.extension().and_then(OsStr::to_str) {
+            Some("rs") => {
                 command = Command::new(tool("rustc-wasi"));
                 command.arg("-O");
             }
-            Guest::HelloC | Guest::SleepC | Guest::Exit | Guest::Trap | Guest::Write => {
+            Some("c") => {
                 command = Command::new("clang");
                 command.args(["--target=wasm32-wasi", "-O2"]);
+                if self.stands_alone() {
+                    command.args(["-nostdlib", "-mbulk-memory", "-Wl,--no-entry"]);
+                }
             }
-            Guest::HelloGo => {
+            _ => {
                 command = Command::new(tool("go"));
                 command.env("GOOS", "wasip1").env("GOARCH", "wasm");
                 command.args(["build", "-trimpath"]);

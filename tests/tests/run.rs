@@ -144,3 +144,82 @@ fn memory_and_fuel_are_limits_of_a_module() {
     let (code, said) = outcome(&bed, &["--memory", "1Mi", &manifest.to_string_lossy()]);
     assert!(code == Some(64) && said.contains("--memory: a manifest says it"), "{code:?} {said}");
 }
+
+#[test]
+fn a_module_serves_on_the_port_that_it_is_given() {
+    let bed = Bed::empty();
+    let mut command: Command = bed.command(agent::provide(&bed));
+    command.args(["run", "--listen", "http=8080", &Guest::ServeC.wasm().to_string_lossy()]);
+    let mut process = bed.spawn("agent-listen", command);
+    let answer = bed.wait_for("the guest to answer", PRINTED, || {
+        let output = bed.command("curl").args(["--silent", "http://127.0.0.1:8080/a"]).output();
+        output.ok().filter(|output| output.status.success()).map(|output| output.stdout)
+    });
+    assert_eq!(String::from_utf8_lossy(&answer), "c 0 /a\n");
+    process.signal(Signal::INT);
+    process.wait(ENDED);
+    let module = Guest::ServeC.wasm();
+    for wrong in ["http", "0", "127.0.0.1:0", "a.b:80", "70000"] {
+        let (code, said) = outcome(&bed, &["--listen", wrong, &module.to_string_lossy()]);
+        assert!(code == Some(64) && said.contains("not a port"), "{wrong}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn standard_input_is_the_modules() {
+    let bed = Bed::empty();
+    let agent = agent::provide(&bed);
+    let (agent, module) = (agent.to_string_lossy(), Guest::Cat.wasm());
+    let run = format!("{agent} run {}", module.to_string_lossy());
+    // A pipe that is slow, a file that is read from the middle, nothing.
+    let piped = bed.shell(&format!("(echo one; sleep 1; echo two) | {run}")).expect();
+    assert_eq!(piped, "one\ntwo\n");
+    let file = bed.write("lines", "first\nsecond\nthird\n");
+    let rest = bed.shell(&format!("(read -r first; {run}; echo \"$first\") <{}", file.display())).expect();
+    // The shell reads a byte at a time, and leaves the rest to who comes after.
+    assert_eq!(rest, "second\nthird\nfirst\n");
+    assert_eq!(bed.shell(&format!("{run} </dev/null")).expect(), "");
+    assert_eq!(bed.shell(&format!("{run} <&-")).expect(), "");
+}
+
+/// A large Go program, how long it runs, and how long it may take to be compiled and to end, under qemu too.
+const LARGE: (Guest, u64, Duration) = (Guest::Large, 60, Duration::from_secs(400));
+/// KiB of an interpreter thread's stack, on 64 bits, and of what a guest may touch of it however long it runs.
+const STACK: (u64, u64) = (24 * 1024, 256);
+
+/// KiB that are resident of each mapping that has the size of an interpreter thread's stack.
+fn stacks(pid: u32) -> Vec<u64> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the agent's mappings");
+    let figures = |name: &str| -> Vec<u64> {
+        let lines = maps.lines().filter_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        lines.filter_map(|kib| kib.parse().ok()).collect()
+    };
+    let sized = figures("Size:").into_iter().zip(figures("Rss:"));
+    sized.filter(|(size, _)| *size == STACK.0).map(|(_, resident)| resident).collect()
+}
+
+/// Whatever the interpreter leaves on the native stack shows in a large program that runs for long: it would end the
+/// whole agent.
+#[test]
+fn a_large_program_runs_for_a_minute_on_a_stack_that_does_not_grow() {
+    let bed = Bed::empty();
+    let agent = agent::provide(&bed);
+    let (program, seconds, limit) = LARGE;
+    let module = program.wasm();
+    let size = std::fs::metadata(&module).expect("the module is there").len();
+    assert!(size > 15_000_000, "{size} bytes are not a large program");
+    let mut command: Command = bed.command(&agent);
+    command.args(["run", &module.to_string_lossy(), &seconds.to_string()]);
+    let mut process = bed.spawn("agent-large", command);
+    // Under an emulator the threads that the kernel shows are the emulator's.
+    if agent::emulated() {
+        println!("emulated: that it ends well says that its stack was enough");
+    } else {
+        std::thread::sleep(Duration::from_secs(seconds * 3 / 4));
+        let stacks = stacks(process.pid());
+        assert!(!stacks.is_empty(), "there are interpreter threads");
+        assert!(stacks.iter().all(|resident| *resident <= STACK.1), "KiB of their stacks: {stacks:?}");
+    }
+    assert!(process.wait(limit).success(), "{}", process.output());
+    assert!(process.output().contains("rounds, all the same"), "{}", process.output());
+}

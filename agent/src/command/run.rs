@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
+use rustix::fs::{fstat, open, FileType, Mode, OFlags};
 use serde_json::Value;
 
 use super::Failure;
-use crate::api::{Container, EnvVar, ObjectMeta, Pod, PodSpec, PodStatus, Quantity};
+use crate::api::{Container, ContainerPort, EnvVar, ObjectMeta, Pod, PodSpec, PodStatus, Quantity};
 use crate::config::agent::{INSECURE_REGISTRIES, LOG_LEVEL, REGISTRY_CERTS_DIR};
 use crate::config::setting::{CommandLine, Setting, Takes};
 use crate::config::{read_bounded, yaml, UsageError, Values};
@@ -27,10 +30,12 @@ use crate::log::Logs;
 use crate::node::host::Host;
 use crate::node::object::standalone_facts;
 use crate::node::signals::Signals;
+use crate::pod::destinations::CONNECT;
 use crate::pod::events::{EventKind, EventText};
+use crate::runtime::destinations::Destination;
 use crate::runtime::{self, Output, Preopen, Runtime, HELLO};
 use crate::supervisor::local::{defaulted, LocalApi};
-use crate::supervisor::{ByHand, PodEvent, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
+use crate::supervisor::{ByHand, PodEvent, Ports, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
 
 /// Bytes of a manifest.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -59,6 +64,16 @@ pub const COMMAND: CommandLine = CommandLine {
             "env",
             "NAME[=VALUE]",
             "Variable of a module; without a value, the one of this shell. A manifest has its own.",
+        ),
+        each(
+            "listen",
+            "[NAME=][ADDRESS:]PORT",
+            "TCP port that a module finds open, at 127.0.0.1 or ADDRESS. A manifest has ports of its own.",
+        ),
+        each(
+            "connect",
+            "HOST:PORT",
+            "Destination that a module may connect to. A manifest has the annotation copepod/connect.",
         ),
         one("memory", "SIZE", "Limit of a module's memory, 64Mi say. A manifest has limits of its own."),
         one(
@@ -185,12 +200,13 @@ impl Given {
             PodSpec { restart_policy: "Never".into(), containers: vec![container], ..PodSpec::default() };
         let metadata = ObjectMeta { name: "run".into(), ..ObjectMeta::default() };
         let pod = Pod { metadata, spec, ..Pod::default() };
-        Ok(Given { pod, is_module: true, by_hand: with(BTreeMap::from([(name, image)])) })
+        let by_hand = ByHand { stdin: Some(stdin), ..with(BTreeMap::from([(name, image)])) };
+        Ok(Given { pod, is_module: true, by_hand })
     }
 
     /// What the flags give it.
     fn take(&mut self, values: &Values) -> Result<(), UsageError> {
-        for name in ["env", "memory"] {
+        for name in ["env", "listen", "connect", "memory"] {
             if let Some(origin) = values.origin(name).filter(|_| !self.is_module) {
                 let problem = "a manifest says it for each of its containers".to_owned();
                 return Err(UsageError::Value { origin: origin.to_owned(), problem });
@@ -201,9 +217,15 @@ impl Given {
             text.parse().map_err(|_| "not a whole number that fits 64 bits".to_owned())
         })?;
         let env = values.parse_list("env", variable)?;
+        let ports = values.parse_list("listen", port)?;
+        let destinations: Vec<String> = values.parse_list("connect", destination)?;
         let memory = values.parse("memory", size)?;
+        if !destinations.is_empty() {
+            self.pod.metadata.annotations.insert(CONNECT.to_owned(), destinations.join(","));
+        }
         if let Some(container) = self.pod.spec.containers.first_mut().filter(|_| self.is_module) {
             container.env = env;
+            container.ports = ports;
             if let Some(memory) = memory {
                 container.resources.limits.insert("memory".to_owned(), memory);
             }
@@ -215,6 +237,42 @@ impl Given {
 fn with(images: BTreeMap<String, Image>) -> ByHand {
     let terminal = Some(Terminal { stdout: Arc::new(Stdout), stderr: Arc::new(Stderr) });
     ByHand { images, terminal, ..ByHand::default() }
+}
+
+/// This process's standard input. What waits is opened anew, since non-blocking holds for all who share an open
+/// file, the shell among them.
+fn stdin() -> io::Result<OwnedFd> {
+    let own = io::stdin().as_fd().try_clone_to_owned()?;
+    let file_type = FileType::from_raw_mode(fstat(&own)?.st_mode);
+    if matches!(file_type, FileType::RegularFile | FileType::BlockDevice) {
+        return Ok(own);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(open("/proc/self/fd/0", flags, Mode::empty())?)
+}
+
+/// A text that is a destination, as the annotation has it.
+fn destination(text: &str) -> Result<String, String> {
+    let parsed = text.parse::<Destination>();
+    parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// `[NAME=][ADDRESS:]PORT`
+fn port(text: &str) -> Result<ContainerPort, String> {
+    let (name, place) = text.split_once('=').unwrap_or(("", text));
+    let problem = || "not a port: 8080, http=8080, 0.0.0.0:8080 or [::1]:8080".to_owned();
+    let (host_ip, number) = match place.parse::<SocketAddr>() {
+        Ok(address) => (Some(address.ip().to_string()), address.port()),
+        Err(_) => (None, place.parse::<u16>().map_err(|_| problem())?),
+    };
+    if number == 0 {
+        return Err(problem());
+    }
+    let number = i32::from(number);
+    let host_port = if host_ip.is_some() { number } else { 0 };
+    let host_ip = host_ip.unwrap_or_default();
+    let name = name.to_owned();
+    Ok(ContainerPort { name, container_port: number, host_port, host_ip, ..ContainerPort::default() })
 }
 
 /// `HOST[::GUEST][:ro]`
@@ -305,11 +363,13 @@ async fn supervise(
             registries: Arc::new(registries),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: given.by_hand,
+            ports: Ports::default(),
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
         node,
         keyring: Keyring::default(),
+        deaths: Arc::default(),
     });
     supervisor.handle(PodEvent::Set(vec![pod]));
     let ended = async { supervisor.outcome(&uid).await };

@@ -27,7 +27,7 @@ use crate::config::{AgentConfig, VERSION};
 use crate::image::{Keyring, Store};
 use crate::log::Logs;
 use crate::runtime::Runtime;
-use crate::supervisor::{ByHand, Setup, Supervisor, SystemClock, WasmWorkshop};
+use crate::supervisor::{ByHand, Deaths, Ports, Setup, Supervisor, SystemClock, WasmWorkshop};
 use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
@@ -187,11 +187,13 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             registries: Arc::new(config.registries()),
             logs: logs.clone(),
             by_hand: ByHand::default(),
+            ports: Ports::default(),
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
         node: facts.clone(),
         keyring: Keyring::default(),
+        deaths: Arc::new(last_deaths()),
     });
     // The port is bound before the node is registered: what cannot be served is not offered.
     let view = Arc::new(pods_view::NodePods(supervisor.clone()));
@@ -208,6 +210,19 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
     ];
     Ok(Running { supervisor, logs, _tasks: tasks })
+}
+
+/// Folder of the marks of running containers.
+const RUNNING: &str = "running";
+
+/// Which containers ran when the agent died last, from the folder in memory that systemd gives a service
+/// (`RuntimeDirectory=`). Elsewhere nothing of it is known.
+fn last_deaths() -> Deaths {
+    let folder = std::env::var_os("RUNTIME_DIRECTORY").map(|folder| PathBuf::from(folder).join(RUNNING));
+    Deaths::open(folder.as_deref()).unwrap_or_else(|error| {
+        log::warn!("which containers ran when the agent died is not known: {error}");
+        Deaths::default()
+    })
 }
 
 /// Makes the folder that a flag names and keeps other agents out of it.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::events::{of_pod, EventKind, EventText};
 use super::node::NodeFacts;
+use super::ports::declared;
 use super::resources::{amount, requests};
 use super::{affinity, unsupported};
 use crate::api::{ContainerPort, Pod};
@@ -153,12 +154,13 @@ fn host_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
     containers.flat_map(|container| &container.ports).filter(|port| port.host_port > 0)
 }
 
+/// Whether a hostPort is another pod's, or any port one of the agent's own: a pod's address is the node's.
 fn ports_taken(pod: &Pod, node: &NodeFacts, others: &[&Pod]) -> bool {
-    host_ports(pod).any(|port| {
-        let own =
-            protocol(port) == "TCP" && node.own_ports.iter().any(|own| i32::from(*own) == port.host_port);
-        own || others.iter().flat_map(|other| host_ports(other)).any(|other| conflict(port, other))
-    })
+    let own = |number: i32| node.own_ports.iter().any(|own| i32::from(*own) == number);
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    containers.flat_map(|c| declared(pod, c)).any(|port| own(port.container_port) || own(port.host_port))
+        || host_ports(pod)
+            .any(|port| others.iter().flat_map(|other| host_ports(other)).any(|other| conflict(port, other)))
 }
 
 fn protocol(port: &ContainerPort) -> &str {

@@ -22,6 +22,8 @@ fn container(extra: Value) -> Value {
 
 #[test]
 fn what_a_kubelet_refuses_is_refused_in_its_words() {
+    let ports =
+        "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
     let requests = |requests: Value| container(json!({"resources": {"requests": requests}}));
     for (spec, expected) in [
         (json!({}), "admitted"),
@@ -53,10 +55,11 @@ fn what_a_kubelet_refuses_is_refused_in_its_words() {
         ),
         (
             container(json!({"ports": [{"containerPort": 10250, "hostPort": 10250, "protocol": "TCP"}]})),
-            "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+            ports,
         ),
         (container(json!({"ports": [{"containerPort": 10250, "hostPort": 10250, "protocol": "UDP"}]})), "admitted"),
-        (container(json!({"ports": [{"containerPort": 10250}]})), "admitted"),
+        (container(json!({"ports": [{"containerPort": 10250}]})), ports),
+        (container(json!({"ports": [{"containerPort": 10251}]})), "admitted"),
         (
             json!({"os": {"name": "linux"}}),
             "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",

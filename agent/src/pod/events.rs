@@ -159,6 +159,12 @@ pub fn restart_back_off(pod: &Pod, container: &str) -> EventText {
     of(container, EventKind::Warning, "BackOff", message)
 }
 
+/// The agent has died where this container ran.
+#[must_use]
+pub fn suspected(container: &str, message: String) -> EventText {
+    of(container, EventKind::Warning, "BackOff", message)
+}
+
 /// The pod was active for longer than it may be.
 #[must_use]
 pub fn deadline_exceeded() -> EventText {

@@ -163,6 +163,18 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
     }
 }
 
+/// The container ran, or was being compiled, at `count` deaths of the agent in a row: it does not start before `at`.
+#[must_use]
+pub fn suspect(container: &mut ContainerRecord, count: u32, at: Duration) -> Option<EventText> {
+    let message = format!(
+        "the node's agent died {count} times in a row while container {} ran or was compiled: it starts after the \
+         others, in back-off",
+        container.name
+    );
+    container.retry_at = Some(at);
+    told(container, CRASH_LOOP, &message).map(|()| events::suspected(&container.name, message))
+}
+
 fn started(container: &mut ContainerRecord, id: String, image_id: String, now: Now) {
     if container.ended.is_some() {
         container.restart_count = container.restart_count.saturating_add(1);

@@ -15,7 +15,7 @@ use super::WAIT_FOR_GRACE;
 use crate::api::{Container, Pod};
 use crate::durable::clock::Now;
 
-pub use super::happening::{apply, Happening, StartFailure};
+pub use super::happening::{apply, suspect, Happening, StartFailure};
 
 /// Grace of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
 const DEFAULT_GRACE: i64 = 30;

@@ -3,7 +3,8 @@
 //! * [`admission`] says whether a pod may run here; `affinity`, [`resources`] and `unsupported` are its parts.
 //! * [`record`] keeps what happened to a pod, [`happening`] puts it there, [`lifecycle`] says what to do next,
 //!   with the waits of [`backoff`] and the restart rules of [`policy`].
-//! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]).
+//! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
+//!   [`ports`] what it listens on, [`destinations`] where it may connect to.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
 //!
@@ -13,6 +14,7 @@ pub mod admission;
 mod affinity;
 pub mod backoff;
 pub mod conditions;
+pub mod destinations;
 pub mod downward;
 pub mod environment;
 pub mod events;
@@ -24,6 +26,7 @@ pub mod node;
 pub mod patch;
 pub mod phase;
 pub mod policy;
+pub mod ports;
 pub mod record;
 pub mod resources;
 pub mod services;

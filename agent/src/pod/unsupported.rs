@@ -4,7 +4,9 @@
 use serde_json::Value;
 
 use super::admission::Rejection;
+use super::destinations::{destinations, CONNECT};
 use super::events::{of_pod, EventKind, EventText};
+use super::ports::{annotated, is_tcp, LISTEN};
 use crate::api::{Container, Pod, Volume, VolumeSource};
 
 /// Name prefix of the volume that the API server's ServiceAccount admission adds to every pod.
@@ -70,6 +72,11 @@ pub fn refusal(pod: &Pod) -> Option<Rejection> {
     if spec.security_context.as_ref().and_then(|c| c.get("sysctls")).is_some_and(|s| !is_empty(s)) {
         let message = "securityContext.sysctls: a guest has no kernel of its own to set them on";
         return Some(Rejection::new("SysctlForbidden", message.to_owned()));
+    }
+    let listen = pod.metadata.annotations.get(LISTEN).and_then(|text| annotated(text).err());
+    let wrong = listen.map(|error| (LISTEN, error)).or_else(|| Some((CONNECT, destinations(pod).err()?)));
+    if let Some((annotation, error)) = wrong {
+        return Some(Rejection::new("AnnotationInvalid", format!("annotation {annotation}: {error}")));
     }
     let init = spec.init_containers.iter().find(|c| c.restart_policy.as_deref() == Some("Always"));
     if let Some(container) = init {
@@ -164,6 +171,13 @@ pub fn notes(pod: &Pod) -> Vec<EventText> {
             let message = format!(
                 "Ignored workingDir \"{}\" of container \"{name}\": WASI has no working directory, guests start in /",
                 container.working_dir
+            );
+            notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
+        }
+        for port in container.ports.iter().filter(|port| !is_tcp(port)) {
+            let message = format!(
+                "Port {} of container \"{name}\" is not opened: WASI preview 1 has no {} sockets",
+                port.container_port, port.protocol
             );
             notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
         }

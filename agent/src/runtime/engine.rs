@@ -28,6 +28,8 @@ pub struct Compiled {
     pub initial_memory: u64,
     /// What its linear memory holds to begin with.
     pub initial: Initial,
+    /// Whether it may open files: it imports `path_open`.
+    pub opens_files: bool,
     /// The functions to call, one after the other.
     pub entries: Vec<&'static str>,
     unlinkable: Option<StartError>,
@@ -62,28 +64,33 @@ impl Compiled {
             None => unlinkable = Some(StartError::NoStart),
         }
         let mut linker = Linker::new(&engine);
+        let imports: Vec<_> = module.imports().collect();
         let mut linked = Vec::new();
-        for import in module.imports() {
+        for import in &imports {
             let (from, name) = (import.module(), import.name());
-            let known = if from == wasi::MODULE { wasi::signature(name) } else { None };
-            match (known, import.ty()) {
-                (Some(known), ExternType::Func(wanted)) if known == *wanted => {
-                    if !linked.contains(&name) {
-                        linked.push(name);
-                        let added = wasi::link(&mut linker, name);
-                        added.map_err(|error| ModuleError::Invalid(error.to_string()))?;
-                    }
+            if from != wasi::MODULE || !wasi::offers(name) {
+                unlinkable = Some(StartError::MissingImport { module: from.into(), name: name.into() });
+                continue;
+            }
+            let added = match import.ty() {
+                // Imported twice, by the same type, it is one import.
+                ExternType::Func(wanted) if linked.contains(&(name, wanted)) => true,
+                ExternType::Func(wanted) => {
+                    linked.push((name, wanted));
+                    wasi::link(&mut linker, name, wanted)
+                        .map_err(|error| ModuleError::Invalid(error.to_string()))?
                 }
-                (Some(_), _) => {
-                    unlinkable = Some(StartError::ImportType { module: from.into(), name: name.into() });
-                }
-                (None, _) => {
-                    unlinkable = Some(StartError::MissingImport { module: from.into(), name: name.into() });
-                }
+                _ => false,
+            };
+            if !added {
+                unlinkable = Some(StartError::ImportType { module: from.into(), name: name.into() });
             }
         }
+        let opens_files = linked.iter().any(|(name, _)| *name == "path_open");
         let (initial_memory, initial) = (sections.initial_memory, Initial::new(bytes, &sections.data));
-        Ok(Compiled { engine, module, linker, initial_memory, initial, entries, unlinkable })
+        let compiled =
+            Compiled { engine, module, linker, initial_memory, initial, opens_files, entries, unlinkable };
+        Ok(compiled)
     }
 
     /// Why no guest can run it; none: one can.

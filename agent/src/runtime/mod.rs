@@ -9,6 +9,7 @@
 //! [`pages`] gives back what holds only zeros, and of a guest that sleeps what its module can write again ([`initial`]).
 
 mod allowance;
+pub mod destinations;
 mod engine;
 mod guest;
 mod initial;
@@ -24,10 +25,12 @@ mod turns;
 mod wasi;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::destinations::{Destination, Destinations};
 use self::engine::{Cache, Compiled};
 use self::guest::{Run, Shared};
 use self::interpreter::Queue;
@@ -35,8 +38,10 @@ pub use self::interpreter::NICE;
 use self::limits::{Ledger, Limiter};
 use self::slices::{Compute, Pace};
 use self::turns::Turn;
-use self::wasi::descriptors::Descriptors;
+use self::wasi::descriptors::{flags, Descriptors};
+use self::wasi::files::File;
 use self::wasi::folder::Folder;
+use self::wasi::sockets::Socket;
 use self::wasi::Host;
 
 /// A built-in module that prints `hello 0`, `hello 1`, … once a second: `hello.wat`.
@@ -44,6 +49,12 @@ pub const HELLO: &[u8] = include_bytes!("hello.wasm");
 
 /// Bytes of arguments and environment together: Linux's own limit for one string of them (128 KiB), times two.
 pub const MAX_ARGUMENTS: usize = 256 * 1024;
+
+/// The first descriptor that is no standard stream.
+const FIRST_PREOPEN: usize = 3;
+
+/// Why a guest gets no more of what it is given.
+const FULL: &str = "more folders and ports than one guest may have open";
 
 /// How the runtime is set up.
 #[derive(Clone, Debug)]
@@ -139,7 +150,7 @@ pub enum StartError {
         name: String,
     },
     /// An import with another signature.
-    #[error("the module imports {module}.{name} with a type that is not the one of WASI preview 1")]
+    #[error("the module imports {module}.{name} with a type that is not the one that it has")]
     ImportType {
         /// The import's module.
         module: String,
@@ -181,6 +192,17 @@ pub enum StartError {
         /// What the file system says.
         error: String,
     },
+    /// A port that cannot be given to the guest.
+    #[error("the port {name} cannot be opened for the guest: {error}")]
+    Listener {
+        /// Its name.
+        name: String,
+        /// What the system says.
+        error: String,
+    },
+    /// Standard input that cannot be read.
+    #[error("standard input cannot be given to the guest: {0}")]
+    Stdin(String),
     /// A NUL byte, or a `=` in a name.
     #[error("{0} cannot be passed to a program: it has a NUL byte in it, or a = in a variable's name")]
     Argument(String),
@@ -206,7 +228,21 @@ pub struct Preopen {
     pub read_only: bool,
 }
 
+/// A port that a guest finds open: one descriptor, on which it accepts.
+#[derive(Debug)]
+pub struct Listener {
+    /// What `LISTEN_FDNAMES` calls it.
+    pub name: String,
+    /// Sockets that listen, one for each of its addresses.
+    pub sockets: Vec<OwnedFd>,
+}
+
 /// What a guest is given.
+///
+/// Folders come first, from descriptor 3 up, since guests stop looking for them at the first that is none; its
+/// listeners follow. A module that opens no file (it imports no `path_open`) has them the other way round: it
+/// expects its listeners from 3 up. The environment says where they are, in the manner of systemd
+/// (sd_listen_fds(3)): `LISTEN_FDS` of them, from `LISTEN_FDS_START` up, with the names `LISTEN_FDNAMES`.
 pub struct GuestSpec {
     /// For messages: `namespace/pod/container`.
     pub name: String,
@@ -214,8 +250,14 @@ pub struct GuestSpec {
     pub args: Vec<String>,
     /// Environment, in order.
     pub env: Vec<(String, String)>,
-    /// Folders, in the order of their file descriptors, from 3 up.
+    /// Folders, in the order of their descriptors.
     pub preopens: Vec<Preopen>,
+    /// Ports, in the order of their descriptors.
+    pub listeners: Vec<Listener>,
+    /// Where it may connect to; nothing: it cannot connect at all.
+    pub destinations: Vec<Destination>,
+    /// Standard input; none: at its end.
+    pub stdin: Option<OwnedFd>,
     /// Where stdout goes.
     pub stdout: Arc<dyn Output>,
     /// Where stderr goes.
@@ -298,19 +340,23 @@ impl Runtime {
     ///
     /// # Errors
     /// When the module cannot be linked or has no `_start`, or what it is given cannot be passed to it.
-    pub fn spawn(&self, module: &Module, spec: GuestSpec) -> Result<Guest, StartError> {
+    pub fn spawn(&self, module: &Module, mut spec: GuestSpec) -> Result<Guest, StartError> {
         let compiled = &module.compiled;
         compiled.linkable()?;
         let limit = spec.memory.unwrap_or(self.inner.default_memory);
+        let listeners_at = if compiled.opens_files { spec.preopens.len() } else { 0 };
+        announce(&mut spec, listeners_at);
         let (env, given) = environment(&spec)?;
         let needs = compiled.initial_memory.saturating_add(given);
         if needs > limit {
             return Err(StartError::Memory { needs, limit });
         }
         let shared = Arc::new(Shared::default());
+        let descriptors = descriptors(&mut spec, listeners_at)?;
         let host = Host {
             env,
-            descriptors: descriptors(&spec)?,
+            descriptors,
+            destinations: Arc::new(Destinations::new(spec.destinations)),
             args: spec.args,
             limiter: Limiter::new(limit, given, Arc::clone(&self.inner.ledger)),
             memory: None,
@@ -334,21 +380,54 @@ impl Runtime {
     }
 }
 
-/// Standard streams, and the folders from 3 up.
-fn descriptors(spec: &GuestSpec) -> Result<Descriptors, StartError> {
-    let mut descriptors = Descriptors::new(Arc::clone(&spec.stdout), Arc::clone(&spec.stderr));
-    for (volume, preopen) in spec.preopens.iter().enumerate() {
-        let Preopen { guest, host, read_only } = preopen;
-        let failed = |error: io::Error| StartError::Preopen {
-            guest: guest.clone(),
-            host: host.clone(),
-            error: error.to_string(),
-        };
-        let folder = Folder::preopen(host, volume, *read_only, guest.clone()).map_err(failed)?;
-        let full = |_| failed(io::Error::other("too many folders for one guest"));
-        descriptors.preopen(folder).map_err(full)?;
+/// Standard streams; from 3 up, folders and listeners: these after `listeners_at` others.
+fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors, StartError> {
+    let stdin = spec.stdin.take().map(File::stream).transpose();
+    let stdin = stdin.map_err(|error| StartError::Stdin(error.to_string()))?;
+    let mut descriptors = Descriptors::new(stdin, Arc::clone(&spec.stdout), Arc::clone(&spec.stderr));
+    let listeners = std::mem::take(&mut spec.listeners);
+    let listen = |descriptors: &mut Descriptors| {
+        for Listener { name, sockets } in listeners {
+            let failed = |error: String| StartError::Listener { name: name.clone(), error };
+            let socket = Socket::listener(sockets).map_err(|error| failed(error.to_string()))?;
+            descriptors.add(socket.opened(flags::UNSEEN)).map_err(|_| failed(FULL.to_owned()))?;
+        }
+        Ok(())
+    };
+    let folders = |descriptors: &mut Descriptors| {
+        for (volume, preopen) in spec.preopens.iter().enumerate() {
+            let Preopen { guest, host, read_only } = preopen;
+            let failed =
+                |error: String| StartError::Preopen { guest: guest.clone(), host: host.clone(), error };
+            let folder = Folder::preopen(host, volume, *read_only, guest.clone());
+            let folder = folder.map_err(|error| failed(error.to_string()))?;
+            descriptors.preopen(folder).map_err(|_| failed(FULL.to_owned()))?;
+        }
+        Ok(())
+    };
+    if listeners_at == 0 {
+        listen(&mut descriptors)?;
+        folders(&mut descriptors)?;
+    } else {
+        folders(&mut descriptors)?;
+        listen(&mut descriptors)?;
     }
     Ok(descriptors)
+}
+
+/// Says in the environment where the listeners are: in place of what the pod says there, which knows less.
+fn announce(spec: &mut GuestSpec, listeners_at: usize) {
+    if spec.listeners.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = spec.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let own = [
+        ("LISTEN_FDS", names.len().to_string()),
+        ("LISTEN_FDNAMES", names.join(":")),
+        ("LISTEN_FDS_START", listeners_at.saturating_add(FIRST_PREOPEN).to_string()),
+    ];
+    spec.env.retain(|(name, _)| own.iter().all(|(own, _)| own != name));
+    spec.env.extend(own.map(|(name, value)| (name.to_owned(), value)));
 }
 
 /// The environment as `NAME=value`, once it and the arguments have been checked, and the bytes of both.

@@ -1,13 +1,12 @@
 //! The run of one guest: instantiated, then called, a slice of fuel at a time, as far as its limits let it.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Timer;
 use futures_lite::future::{poll_fn, yield_now};
 use futures_lite::FutureExt;
 use wasmi::{Error, ResumableCall, Store};
@@ -18,7 +17,7 @@ use super::initial::Forgotten;
 use super::pages::release_zeros;
 use super::wasi::clocks::thread_cpu;
 use super::wasi::{
-    errno_value, with_memory, Errno, Exited, Host, Interest, Panicked, Stop, Suspended, Then, Wait,
+    errno_value, with_memory, Errno, Exited, Host, Interest, Panicked, Stop, Suspended, Then, Wait, Waited,
 };
 use super::Exit;
 
@@ -219,9 +218,9 @@ impl Running {
                     then
                 }
                 Some(Wait::Blocking(work)) => crate::control::blocking(work).await,
-                Some(Wait::Until { deadline, descriptors, then }) => {
+                Some(Wait::Until { deadline, waited, then }) => {
                     let forgotten = self.fall_asleep(deadline);
-                    until(deadline, descriptors).await;
+                    until(deadline, waited).await;
                     self.wake_up(&forgotten);
                     then
                 }
@@ -300,36 +299,21 @@ impl Running {
     }
 }
 
-/// Waits until `deadline` or until one of `descriptors` is ready.
-async fn until(deadline: Option<Instant>, descriptors: Vec<(OwnedFd, Interest)>) {
+/// Waits until `deadline` or until one of `waited` is ready.
+async fn until(deadline: Option<Instant>, waited: Vec<(Waited, Interest)>) {
     let timer = async {
         match deadline {
             Some(at) => Timer::at(at).await,
             None => Timer::never().await,
         };
     };
-    let mut registered = Vec::with_capacity(descriptors.len());
-    for (descriptor, interest) in descriptors {
-        match Async::new_nonblocking(descriptor) {
-            Ok(descriptor) => registered.push((descriptor, interest)),
-            // Cannot be waited for (a regular file): ready, after everybody's turn.
-            Err(_) => return yield_now().await,
+    let ready = poll_fn(|context| {
+        // Each is asked, so that each wakes the guest.
+        let ready = waited.iter().filter(|(one, interest)| one.poll_ready(*interest, context).is_ready());
+        match ready.count() {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
         }
-    }
-    let ready = poll_fn(|context| any_ready(&registered, context));
+    });
     timer.or(ready).await;
-}
-
-fn any_ready(registered: &[(Async<OwnedFd>, Interest)], context: &mut Context<'_>) -> Poll<()> {
-    let mut state = Poll::Pending;
-    for (descriptor, interest) in registered {
-        let one = match interest {
-            Interest::Read => descriptor.poll_readable(context),
-            Interest::Write => descriptor.poll_writable(context),
-        };
-        if one.is_ready() {
-            state = Poll::Ready(());
-        }
-    }
-    state
 }

@@ -13,8 +13,10 @@
 mod api;
 mod by_container;
 mod clock;
+mod deaths;
 mod inbox;
 pub mod local;
+mod ports;
 mod reporter;
 mod start;
 mod tend;
@@ -31,6 +33,8 @@ use self::by_container::ByContainer;
 use self::inbox::{Inbox, Message};
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
+pub use deaths::Deaths;
+pub use ports::Ports;
 pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
 
 use crate::api::{Pod, PodStatus};
@@ -42,7 +46,7 @@ use crate::pod::conditions::is_owned;
 use crate::pod::downward::lighten;
 use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
-use crate::pod::lifecycle::{apply, over, Happening};
+use crate::pod::lifecycle::{apply, over, suspect, Happening};
 use crate::pod::logs::{self, LogRefusal};
 use crate::pod::node::NodeFacts;
 use crate::pod::record::{Admission, PodRecord};
@@ -76,6 +80,8 @@ pub struct Setup {
     pub node: NodeFacts,
     /// Login data that every pull may use, beside the pod's own.
     pub keyring: Keyring,
+    /// Who ran when the agent died.
+    pub deaths: Arc<Deaths>,
 }
 
 /// The log that somebody asked for.
@@ -114,6 +120,7 @@ pub(crate) struct Shared {
     workshop: Arc<dyn Workshop>,
     clock: Arc<dyn Clock>,
     keyring: Keyring,
+    deaths: Arc<Deaths>,
     node: Mutex<Arc<NodeFacts>>,
     pods: Mutex<Pods>,
 }
@@ -198,10 +205,10 @@ impl Supervisor {
     /// Starts with no pods.
     #[must_use]
     pub fn new(setup: Setup) -> Supervisor {
-        let Setup { api, workshop, clock, node, keyring } = setup;
+        let Setup { api, workshop, clock, node, keyring, deaths } = setup;
         let node = Mutex::new(Arc::new(node));
         Supervisor {
-            shared: Arc::new(Shared { api, workshop, clock, keyring, node, pods: Mutex::default() }),
+            shared: Arc::new(Shared { api, workshop, clock, keyring, deaths, node, pods: Mutex::default() }),
         }
     }
 
@@ -304,8 +311,14 @@ impl Supervisor {
         if pods.closed || pods.entries.contains_key(&pod.metadata.uid) {
             return;
         }
-        let (admission, events) = self.admission(&pod, &pods);
-        let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
+        let (admission, mut events) = self.admission(&pod, &pods);
+        let now = self.shared.clock.now();
+        let mut record = PodRecord::begin(&pod, admission, now);
+        for container in record.all_mut() {
+            if let Some(count) = self.shared.deaths.suspicion(&pod.metadata.uid, &container.name) {
+                events.extend(suspect(container, count, now.mono.saturating_add(deaths::back_off(count))));
+            }
+        }
         let state = Mutex::new(PodState {
             pod: pod.clone(),
             record,

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use super::api::ApiFailure;
+use super::deaths::Mark;
 use super::workshop::{RunSpec, Running};
 use super::{Entry, Shared};
 use crate::api::{Container, Pod, Secret};
 use crate::image::{Found, Image, Keyring, Reference};
 use crate::log::PodKey;
+use crate::pod::destinations::destinations;
 use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
 use crate::pod::events::{self, of_pod, EventKind};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::policy::{pull_policy, PullPolicy};
+use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
 
 /// Scheme of `containerID`.
@@ -25,6 +28,8 @@ pub struct Started {
     pub id: String,
     /// `imageID`
     pub image_id: String,
+    /// Says that it runs.
+    pub mark: Option<Mark>,
 }
 
 /// A run that is ended when nobody takes it over.
@@ -69,13 +74,18 @@ pub async fn start(
         memory: memory_limit(pod, container),
         cpu_request: cpu_request(pod, container),
         cpu_limit: cpu_limit(pod, container),
+        ports: listened(pod, container, &shared.node().ips)
+            .map_err(|error| StartFailure::Create(format!("container \"{}\": {error}", container.name)))?,
+        // What is wrong with them has refused the pod.
+        destinations: destinations(pod).unwrap_or_default(),
     };
     let image_id = image.id.clone();
+    let mark = shared.deaths.mark(&pod.metadata.uid, &container.name);
     let running = shared.workshop.run(image, spec).await?;
     shared.tell(pod, events::created(&container.name));
     // Unguessable is not needed, never used twice is: 128 random bits.
     let id = format!("{ID_SCHEME}{:032x}", fastrand::u128(..));
-    Ok(Started { run: RunGuard(Some(running)), id, image_id })
+    Ok(Started { run: RunGuard(Some(running)), id, image_id, mark })
 }
 
 /// Whose logs a pod's are.

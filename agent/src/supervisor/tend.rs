@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_lite::future::or;
 
 use super::by_container::ByContainer;
+use super::deaths::{Mark, STEADY};
 use super::inbox::Message;
 use super::reporter::{Answer, Reporter};
 use super::start::{self, Started};
@@ -26,6 +27,8 @@ struct Tender {
     entry: Arc<Entry>,
     /// Starts that go on, with their numbers.
     starts: ByContainer<(u64, Task<()>)>,
+    /// Of what runs, each with the wait after which it is no suspect any more.
+    marks: ByContainer<(Arc<Mark>, Option<Task<()>>)>,
     /// Waits for the ends of guests.
     watches: ByContainer<Task<()>>,
     serial: u64,
@@ -45,6 +48,7 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         shared,
         entry,
         starts: ByContainer::default(),
+        marks: ByContainer::default(),
         watches: ByContainer::default(),
         serial: 0,
         reporter: Reporter::new(accepted),
@@ -178,6 +182,7 @@ impl Tender {
             }
             Message::Ended { container, exit } => {
                 self.watches.remove(&container);
+                self.marks.remove(&container);
                 self.entry.state().runs.remove(&container);
                 Some(Happening::Ended(container, exit))
             }
@@ -197,7 +202,7 @@ impl Tender {
     }
 
     fn started(&mut self, container: String, outcome: Result<Started, StartFailure>) -> Happening {
-        let Started { run, id, image_id } = match outcome {
+        let Started { run, id, image_id, mark } = match outcome {
             Ok(started) => started,
             Err(failure) => return Happening::Failed(container, failure),
         };
@@ -205,8 +210,24 @@ impl Tender {
             return Happening::Failed(container, StartFailure::Create("the run is gone".to_owned()));
         };
         self.entry.state().runs.insert(container.clone(), run.clone());
+        if let Some(mark) = mark {
+            self.keep_mark(container.clone(), Arc::new(mark));
+        }
         self.watch(container.clone(), run);
         Happening::Started { container, id, image_id }
+    }
+
+    fn keep_mark(&mut self, container: String, mark: Arc<Mark>) {
+        let uid = &self.entry.state().pod.metadata.uid;
+        let suspected = self.shared.deaths.suspicion(uid, &container).is_some();
+        let trial = suspected.then(|| {
+            let (shared, mark) = (self.shared.clone(), mark.clone());
+            control::spawn(async move {
+                shared.clock.until(shared.clock.now().mono.saturating_add(STEADY)).await;
+                mark.steady();
+            })
+        });
+        self.marks.insert(container, (mark, trial));
     }
 
     fn watch(&mut self, container: String, run: Arc<dyn Running>) {
@@ -223,6 +244,7 @@ impl Tender {
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
         }
+        self.shared.deaths.forget_pod(&key.uid);
         // The logs go first: those of a pod that comes again have the same place.
         if let Some(pod) = self.shared.forget(&key.uid) {
             Supervisor { shared: self.shared.clone() }.applied(pod);

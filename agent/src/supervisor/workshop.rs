@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_io::Timer;
 use async_lock::Mutex;
 
 use super::api::BoxFuture;
+use super::ports::{self, Held, Ports, PATIENCE};
 use crate::durable::clock::Now;
 use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MAX_MODULE};
 use crate::log::{Logs, PodKey, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
-use crate::runtime::{Exit, Guest, GuestSpec, Module, Output, Preopen, Runtime, Usage};
+use crate::pod::ports::Port;
+use crate::runtime::destinations::Destination;
+use crate::runtime::{Exit, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
 use crate::{control, error_chain};
 
 /// What one run of a container is made of.
@@ -37,6 +42,10 @@ pub struct RunSpec {
     pub cpu_request: u32,
     /// Thousandths of a processor that it may use.
     pub cpu_limit: Option<u32>,
+    /// What it listens on.
+    pub ports: Vec<Port>,
+    /// Where it may connect to.
+    pub destinations: Vec<Destination>,
 }
 
 /// A run that goes on.
@@ -85,6 +94,8 @@ pub struct ByHand {
     pub folders: Vec<Preopen>,
     /// Fuel of each run.
     pub fuel: Option<u64>,
+    /// Opens the standard input of a run; none: it is at its end.
+    pub stdin: Option<fn() -> io::Result<OwnedFd>>,
     /// Where output is copied to, beside the logs.
     pub terminal: Option<Terminal>,
 }
@@ -110,6 +121,8 @@ pub struct WasmWorkshop {
     pub logs: Logs,
     /// What comes from a command line.
     pub by_hand: ByHand,
+    /// Who holds which port.
+    pub ports: Ports,
     /// Held by the pull that goes on.
     pub pulling: Arc<Mutex<()>>,
 }
@@ -183,7 +196,9 @@ impl Workshop for WasmWorkshop {
                 Ok::<_, StartFailure>((module, writer))
             })
             .await?;
-            self.spawn(&module, &writer, spec)
+            let opened = self.open_ports(&spec).await;
+            let (listeners, held) = opened.inspect_err(|_| writer.close())?;
+            self.spawn(&module, &writer, spec, listeners, held)
         })
     }
 
@@ -199,21 +214,46 @@ impl Workshop for WasmWorkshop {
 }
 
 impl WasmWorkshop {
+    /// Waits a little for ports that a guest which was ended has not given back yet.
+    async fn open_ports(&self, spec: &RunSpec) -> Result<(Vec<Listener>, Held), StartFailure> {
+        let PodKey { namespace, name, .. } = &spec.pod;
+        let holder = format!("container \"{}\" of pod {namespace}/{name}", spec.container);
+        let begun = Now::read().mono;
+        loop {
+            match self.ports.open(&holder, &spec.ports) {
+                Err(ports::Refused::ByStranger(_)) if Now::read().mono.saturating_sub(begun) < PATIENCE => {
+                    Timer::after(PATIENCE / 20).await;
+                }
+                done => return done.map_err(StartFailure::from),
+            }
+        }
+    }
+
     fn spawn(
         &self,
         module: &Module,
         writer: &Arc<Writer>,
         spec: RunSpec,
+        listeners: Vec<Listener>,
+        held: Held,
     ) -> Result<Box<dyn Running>, StartFailure> {
         let output = |stream, terminal: Option<Arc<dyn Output>>| -> Arc<dyn Output> {
             Arc::new(LogOutput { writer: writer.clone(), stream, terminal })
         };
+        let stdin = self.by_hand.stdin.map(|open| open()).transpose();
+        let stdin = stdin.unwrap_or_else(|error| {
+            log::warn!("standard input cannot be opened, and is at its end for the guest: {error}");
+            None
+        });
         let terminal = self.by_hand.terminal.clone();
         let guest = GuestSpec {
             name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
             args: spec.args,
             env: spec.env,
             preopens: self.by_hand.folders.clone(),
+            listeners,
+            destinations: spec.destinations,
+            stdin,
             stdout: output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone())),
             stderr: output(Stream::Stderr, terminal.map(|t| t.stderr)),
             memory: spec.memory,
@@ -222,7 +262,7 @@ impl WasmWorkshop {
             fuel: self.by_hand.fuel,
         };
         match self.runtime.spawn(module, guest) {
-            Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone() })),
+            Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone(), _held: held })),
             Err(error) => {
                 writer.close();
                 Err(StartFailure::Run(format!("failed to start the module: {}", error_chain(&error))))
@@ -281,6 +321,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 struct WasmRun {
     guest: Guest,
     writer: Arc<Writer>,
+    /// Its ports are its own as long as it runs.
+    _held: Held,
 }
 
 impl Running for WasmRun {

@@ -30,6 +30,7 @@ impl Bench {
             registries: Arc::default(),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: ByHand::default(),
+            ports: Ports::default(),
             pulling: Arc::default(),
         };
         Bench { workshop, folder }

@@ -1,9 +1,11 @@
 //! Guests from start to end, on interpreter threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod connections;
 mod ends;
 mod guests;
 mod modules;
+mod sockets;
 mod turns;
 mod volumes;
 
@@ -54,6 +56,9 @@ fn spec(stdout: &Arc<Collected>) -> GuestSpec {
         name: "default/test/guest".into(),
         args: vec!["program".into()],
         env: Vec::new(),
+        listeners: Vec::new(),
+        destinations: Vec::new(),
+        stdin: None,
         preopens: Vec::new(),
         stdout: Arc::clone(stdout) as Arc<dyn Output>,
         stderr: Collected::new(),

@@ -27,6 +27,24 @@ pub struct Memory<'a> {
     bytes: &'a mut [u8],
 }
 
+/// The part of `buffers` that begins after `skip` bytes and has `room` bytes at most, none of it empty.
+pub fn part(buffers: &[Iovec], skip: usize, room: usize) -> Vec<Iovec> {
+    // Buffers lie in a memory of 32 bits, but may overlap: their sum may not fit one.
+    let mut skip = u64::try_from(skip).unwrap_or(u64::MAX);
+    let mut room = u32::try_from(room).unwrap_or(u32::MAX);
+    let mut part = Vec::new();
+    for &Iovec { at, len } in buffers {
+        let skipped = u32::try_from(skip).unwrap_or(u32::MAX).min(len);
+        skip = skip.saturating_sub(skipped.into());
+        let len = len.saturating_sub(skipped).min(room);
+        room = room.saturating_sub(len);
+        if len > 0 {
+            part.push(Iovec { at: at.saturating_add(skipped), len });
+        }
+    }
+    part
+}
+
 fn outside() -> Stop {
     Stop::Trap("a pointer given to a WASI call lies outside the guest's memory".into())
 }
@@ -105,24 +123,24 @@ impl<'a> Memory<'a> {
         Ok(text)
     }
 
-    /// The buffers of a scattered call, each within memory, cut so that they sum to at most [`CHUNK`].
-    pub fn iovecs(&self, at: u32, count: u32) -> Wasi<Vec<Iovec>> {
+    /// The buffers of a scattered call, each within memory.
+    pub fn buffers(&self, at: u32, count: u32) -> Wasi<Vec<Iovec>> {
         if count > MAX_IOVECS {
             return Err(Errno::Inval.into());
         }
-        let mut room = u32::try_from(CHUNK).unwrap_or(u32::MAX);
         let mut buffers = Vec::new();
         for index in 0..count {
             let entry = at.checked_add(index.saturating_mul(8)).ok_or_else(outside)?;
             let (start, len) = (self.u32(entry)?, self.u32(entry.saturating_add(4))?);
             self.bytes(start, len)?;
-            let len = len.min(room);
-            if len > 0 {
-                room = room.saturating_sub(len);
-                buffers.push(Iovec { at: start, len });
-            }
+            buffers.push(Iovec { at: start, len });
         }
         Ok(buffers)
+    }
+
+    /// [`Memory::buffers`], cut so that they sum to at most [`CHUNK`].
+    pub fn iovecs(&self, at: u32, count: u32) -> Wasi<Vec<Iovec>> {
+        Ok(part(&self.buffers(at, count)?, 0, CHUNK))
     }
 
     /// The bytes of `buffers`, one after the other. One buffer is lent, several are copied together.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::files::File;
 use super::folder::Folder;
+use super::sockets::Socket;
 use super::{filestat, Args, Errno, Host, Memory, Wasi};
 use crate::runtime::Output;
 
@@ -70,6 +71,10 @@ pub mod rights {
     pub const PATH_UNLINK_FILE: u64 = 1 << 26;
     /// `poll_fd_readwrite`
     pub const POLL_FD_READWRITE: u64 = 1 << 27;
+    /// `sock_shutdown`
+    pub const SOCK_SHUTDOWN: u64 = 1 << 28;
+    /// `sock_accept`
+    pub const SOCK_ACCEPT: u64 = 1 << 29;
     /// All thirty.
     pub const ALL: u64 = (1 << 30) - 1;
     /// What a file is opened for reading for.
@@ -101,6 +106,10 @@ pub mod flags {
     pub const NONBLOCK: u16 = 4;
     /// As [`DSYNC`], with the file's times.
     pub const SYNC: u16 = 16;
+    /// Not a guest's to see or set: a listener that its guest has asked nothing of yet. Go looks whether it is
+    /// non-blocking, and needs it to be, or its one thread waits in `sock_accept` for ever; a program in C or Rust
+    /// that just accepts means to wait, and never looks. So it is non-blocking from the first look on.
+    pub const UNSEEN: u16 = 1 << 15;
     /// All of them (8: reads wait for writes to be on the disk, which no Linux does).
     pub const ALL: u16 = 31;
 }
@@ -116,16 +125,19 @@ pub enum Object {
     Folder(Arc<Folder>),
     /// A file of a volume.
     File(Arc<File>),
+    /// A listener or a connection.
+    Socket(Arc<Socket>),
 }
 
 impl Object {
     /// `filetype`
-    fn file_type(&self) -> u8 {
+    pub fn file_type(&self) -> u8 {
         match self {
             // As a pipe, which has no number: a character device would be taken for a terminal.
             Object::Stdin | Object::Output(_) => filestat::UNKNOWN,
             Object::Folder(_) => filestat::DIRECTORY,
             Object::File(file) => file.file_type,
+            Object::Socket(_) => filestat::SOCKET_STREAM,
         }
     }
 }
@@ -148,14 +160,18 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// The three that every guest has.
-    pub fn new(stdout: Arc<dyn Output>, stderr: Arc<dyn Output>) -> Descriptors {
+    /// The three that every guest has. Without `stdin`, that is at its end.
+    pub fn new(stdin: Option<File>, stdout: Arc<dyn Output>, stderr: Arc<dyn Output>) -> Descriptors {
         let stdio = rights::POLL_FD_READWRITE | rights::FD_FILESTAT_GET | rights::FD_FDSTAT_SET_FLAGS;
         let stream =
             |object, rights| Some(Descriptor { object, rights: rights | stdio, inheriting: 0, flags: 0 });
+        // What has no position is no file to its guest; a terminal is known by that.
+        let seeks = stdin.as_ref().is_some_and(|file| !file.waits());
+        let stdin_rights = rights::FD_READ | if seeks { rights::FD_SEEK | rights::FD_TELL } else { 0 };
+        let stdin = stdin.map_or(Object::Stdin, |file| Object::File(Arc::new(file)));
         Descriptors {
             open: vec![
-                stream(Object::Stdin, rights::FD_READ),
+                stream(stdin, stdin_rights),
                 stream(Object::Output(stdout), rights::FD_WRITE),
                 stream(Object::Output(stderr), rights::FD_WRITE),
             ],
@@ -190,12 +206,18 @@ impl Descriptors {
         }
     }
 
-    /// Opens `descriptor` under the lowest free number; ENFILE past [`MAX_DESCRIPTORS`].
-    pub fn add(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
+    /// The lowest free number; EMFILE past [`MAX_DESCRIPTORS`].
+    pub fn room(&self) -> Result<usize, Errno> {
         let free = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
         if free >= MAX_DESCRIPTORS {
             return Err(Errno::Mfile);
         }
+        Ok(free)
+    }
+
+    /// Opens `descriptor` under the lowest free number; EMFILE past [`MAX_DESCRIPTORS`].
+    pub fn add(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
+        let free = self.room()?;
         match self.open.get_mut(free) {
             Some(slot) => *slot = Some(descriptor),
             None => self.open.push(Some(descriptor)),
@@ -229,9 +251,12 @@ pub fn fd_renumber(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) ->
 
 /// `fd_fdstat_get(fd, fdstat)`
 pub fn fd_fdstat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
-    let descriptor = host.descriptors.get(args.u32(0))?;
+    let descriptor = host.descriptors.get_mut(args.u32(0))?;
     let at = args.u32(1);
     memory.bytes_mut(at, 24)?.fill(0);
+    if descriptor.flags == flags::UNSEEN {
+        descriptor.flags = flags::NONBLOCK;
+    }
     memory.write(at, &[descriptor.object.file_type()])?;
     memory.write(at.saturating_add(2), &descriptor.flags.to_le_bytes())?;
     memory.write_u64(at.saturating_add(8), descriptor.rights)?;

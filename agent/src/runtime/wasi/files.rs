@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{
-    fadvise, fallocate, fdatasync, fsync, ftruncate, futimens, seek, Advice, FallocateFlags, RawDir, SeekFrom,
+    fadvise, fallocate, fdatasync, fstat, fsync, ftruncate, futimens, seek, Advice, FallocateFlags, FileType,
+    RawDir, SeekFrom,
 };
 
 use super::descriptors::{rights, Object};
@@ -30,6 +31,12 @@ pub struct File {
 }
 
 impl File {
+    /// What is open elsewhere (standard input): only read from, and non-blocking if it is one that waits.
+    pub fn stream(fd: OwnedFd) -> rustix::io::Result<File> {
+        let file_type = filestat::file_type(FileType::from_raw_mode(fstat(&fd)?.st_mode));
+        Ok(File { fd, file_type, read_only: true })
+    }
+
     /// Whether it is neither a regular file nor a block device: a FIFO, a terminal, a device, opened non-blocking.
     pub fn waits(&self) -> bool {
         self.file_type != filestat::REGULAR && self.file_type != 1
@@ -52,7 +59,7 @@ fn file(host: &Host, fd: u32, rights: u64) -> Result<Arc<File>, Errno> {
     match &host.descriptors.with(fd, rights)?.object {
         Object::File(file) => Ok(Arc::clone(file)),
         Object::Folder(_) => Err(Errno::Isdir),
-        Object::Stdin | Object::Output(_) => Err(Errno::Inval),
+        Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Inval),
     }
 }
 
@@ -102,6 +109,7 @@ pub fn fd_datasync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) ->
             off_thread(move || Ok(fdatasync(&file.fd)?), |(), _, _| Ok(()))
         }
         Object::Stdin | Object::Output(_) => Ok(()),
+        Object::Socket(_) => Err(Errno::Inval.into()),
     }
 }
 
@@ -114,6 +122,7 @@ pub fn fd_sync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Was
             off_thread(move || Ok(fsync(&file.fd)?), |(), _, _| Ok(()))
         }
         Object::Stdin | Object::Output(_) => Ok(()),
+        Object::Socket(_) => Err(Errno::Inval.into()),
     }
 }
 
@@ -127,9 +136,10 @@ pub fn fd_filestat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>)
     let stat = match &host.descriptors.with(args.u32(0), rights::FD_FILESTAT_GET)?.object {
         Object::File(file) => filestat::of(&file.fd)?,
         Object::Folder(folder) => filestat::of(&folder.fd)?,
-        Object::Stdin | Object::Output(_) => {
+        object @ (Object::Stdin | Object::Output(_) | Object::Socket(_)) => {
+            let file_type = object.file_type();
             memory.bytes_mut(args.u32(1), 64)?.fill(0);
-            return memory.write(args.u32(1).saturating_add(16), &[filestat::UNKNOWN]);
+            return memory.write(args.u32(1).saturating_add(16), &[file_type]);
         }
     };
     filestat::write(memory, args.u32(1), &stat)
@@ -155,7 +165,7 @@ pub fn fd_filestat_set_times(_memory: &mut Memory<'_>, host: &mut Host, args: Ar
             let folder = Arc::clone(folder);
             off_thread(move || Ok(futimens(&folder.fd, &times)?), |(), _, _| Ok(()))
         }
-        Object::Stdin | Object::Output(_) => Err(Errno::Inval.into()),
+        Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Inval.into()),
     }
 }
 
@@ -181,7 +191,7 @@ pub fn fd_tell(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi
 
 fn seekable(host: &Host, fd: u32, rights: u64) -> Result<Arc<File>, Errno> {
     match &host.descriptors.get(fd)?.object {
-        Object::Stdin | Object::Output(_) => Err(Errno::Spipe),
+        Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Spipe),
         // A folder has no position that preview 1 could name.
         Object::Folder(_) => Err(Errno::Badf),
         Object::File(_) => file(host, fd, rights),

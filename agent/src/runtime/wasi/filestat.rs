@@ -16,6 +16,8 @@ pub const UNKNOWN: u8 = 0;
 pub const DIRECTORY: u8 = 3;
 /// `filetype`
 pub const REGULAR: u8 = 4;
+/// `filetype`
+pub const SOCKET_STREAM: u8 = 6;
 
 /// `fstflags`
 const ATIM: u32 = 1;
@@ -40,7 +42,7 @@ pub fn file_type(kind: FileType) -> u8 {
         FileType::CharacterDevice => 2,
         FileType::Directory => DIRECTORY,
         FileType::RegularFile => REGULAR,
-        FileType::Socket => 6,
+        FileType::Socket => SOCKET_STREAM,
         FileType::Symlink => 7,
         _ => UNKNOWN,
     }

@@ -1,4 +1,4 @@
-//! The host's side of WASI preview 1: all 46 calls of `wasi_snapshot_preview1`.
+//! The host's side of WASI preview 1: all 46 calls of `wasi_snapshot_preview1`, and [`connections`] beside them.
 //!
 //! A call is a plain function over the guest's memory, its [`Host`] and its arguments. It answers at
 //! once with an [`Errno`], ends the guest ([`Stop::Trap`], [`Stop::Exit`]), or says what it must wait
@@ -9,30 +9,36 @@
 pub mod abi;
 mod args;
 pub mod clocks;
+mod connections;
 pub mod descriptors;
 mod errno;
-mod files;
+pub mod files;
 mod filestat;
 pub mod folder;
 mod paths;
 mod poll;
 mod process;
 mod random;
-mod sockets;
+pub mod sockets;
 mod transfer;
 mod walk;
 
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_io::Async;
 use wasmi::errors::HostError;
 use wasmi::{Caller, Error, FuncType, Linker, Val, ValType};
 
 pub use self::abi::Memory;
 use self::descriptors::Descriptors;
 pub use self::errno::Errno;
+use self::files::File;
+use self::sockets::Socket;
+use super::destinations::Destinations;
 use super::engine::panic_text;
 use super::guest::Shared;
 use super::limits::Limiter;
@@ -80,8 +86,8 @@ pub enum Wait {
     Until {
         /// The time; none: never.
         deadline: Option<Instant>,
-        /// Descriptors (copies, non-blocking), each to become readable or writable.
-        descriptors: Vec<(OwnedFd, Interest)>,
+        /// Each to become readable or writable.
+        waited: Vec<(Waited, Interest)>,
         /// What follows.
         then: Then,
     },
@@ -91,6 +97,34 @@ impl Wait {
     /// Work for a blocking thread.
     pub fn blocking(work: impl FnOnce() -> Then + Send + 'static) -> Wait {
         Wait::Blocking(Box::new(work))
+    }
+}
+
+/// What can be waited for.
+pub enum Waited {
+    /// A copy of a FIFO's, a terminal's or a device's descriptor.
+    File(Async<OwnedFd>),
+    /// A socket.
+    Socket(Arc<Socket>),
+}
+
+impl Waited {
+    /// A file; none where the kernel cannot tell of it, which then is always ready.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn file(file: &File) -> Result<Option<Waited>, Errno> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&file.fd, 0)?;
+        Ok(Async::new_nonblocking(copy).ok().map(Waited::File))
+    }
+
+    /// Ready once it can be read from or written to.
+    pub fn poll_ready(&self, interest: Interest, context: &mut Context<'_>) -> Poll<()> {
+        match (self, interest) {
+            (Waited::File(file), Interest::Read) => file.poll_readable(context).map(drop),
+            (Waited::File(file), Interest::Write) => file.poll_writable(context).map(drop),
+            (Waited::Socket(socket), interest) => socket.poll_ready(interest, context),
+        }
     }
 }
 
@@ -111,6 +145,8 @@ pub struct Host {
     pub env: Vec<String>,
     /// Open descriptors.
     pub descriptors: Descriptors,
+    /// Where it may connect to.
+    pub destinations: Arc<Destinations>,
     /// What bounds memory and tables.
     pub limiter: Limiter,
     /// The exported `memory`; none before instantiation, and in a guest that exports none.
@@ -199,16 +235,38 @@ const CALLS: [(&str, &str, Call); 46] = [
     ("proc_raise", "i", process::proc_raise),
     ("random_get", "ii", random::random_get),
     ("sched_yield", "", process::sched_yield),
-    ("sock_accept", "iii", sockets::no_socket),
-    ("sock_recv", "iiiiii", sockets::no_socket),
-    ("sock_send", "iiiii", sockets::no_socket),
-    ("sock_shutdown", "ii", sockets::no_socket),
+    ("sock_accept", "iii", sockets::sock_accept),
+    ("sock_recv", "iiiiii", sockets::sock_recv),
+    ("sock_send", "iiiii", sockets::sock_send),
+    ("sock_shutdown", "ii", sockets::sock_shutdown),
 ];
 
-/// The type of the call named `name`; none where preview 1 has no such call.
+/// The calls of WasmEdge's extension, from the same import module (see [`connections`]).
+const EXTENSION: [(&str, &str, Call); 12] = [
+    ("sock_open", "iii", connections::sock_open),
+    ("sock_connect", "iii", connections::sock_connect),
+    ("sock_getaddrinfo", "iiiiiiii", connections::sock_getaddrinfo),
+    ("sock_getpeeraddr", "iiii", connections::sock_getpeeraddr),
+    ("sock_getlocaladdr", "iiii", connections::sock_getlocaladdr),
+    ("sock_getsockopt", "iiiii", connections::sock_getsockopt),
+    ("sock_setsockopt", "iiiii", connections::sock_setsockopt),
+    // A listener that it was given, or could open elsewhere.
+    ("sock_accept", "ii", connections::sock_accept),
+    ("sock_bind", "iii", connections::not_offered),
+    ("sock_listen", "ii", connections::not_offered),
+    ("sock_recv_from", "iiiiiiii", connections::not_offered),
+    ("sock_send_to", "iiiiiii", connections::not_offered),
+];
+
+/// Every call that a module can import.
+fn calls() -> impl Iterator<Item = (&'static str, &'static str, Call)> {
+    CALLS.into_iter().chain(EXTENSION)
+}
+
+/// Whether there is a call of this name.
 #[must_use]
-pub fn signature(name: &str) -> Option<FuncType> {
-    CALLS.iter().find(|(known, ..)| *known == name).map(|(name, params, _)| func_type(name, params))
+pub fn offers(name: &str) -> bool {
+    calls().any(|(known, ..)| known == name)
 }
 
 fn func_type(name: &str, params: &str) -> FuncType {
@@ -217,19 +275,17 @@ fn func_type(name: &str, params: &str) -> FuncType {
     FuncType::new(params.collect::<Vec<_>>(), results.iter().copied())
 }
 
-/// Adds the call named `name` to `linker`, if it is one of preview 1.
+/// Adds the call named `name` with the type `wanted` to `linker`. False: there is none of that type.
 ///
 /// # Errors
-/// When it is there already.
-pub fn link(linker: &mut Linker<Host>, name: &str) -> Result<(), Error> {
-    for (known, params, call) in CALLS {
-        if known == name {
-            linker.func_new(MODULE, known, func_type(known, params), move |caller, params, results| {
-                enter(caller, call, Args(params), results)
-            })?;
-        }
-    }
-    Ok(())
+/// When one of its name is there already.
+pub fn link(linker: &mut Linker<Host>, name: &str, wanted: &FuncType) -> Result<bool, Error> {
+    let found = calls().find(|(known, params, _)| *known == name && func_type(known, params) == *wanted);
+    let Some((name, params, call)) = found else { return Ok(false) };
+    linker.func_new(MODULE, name, func_type(name, params), move |caller, params, results| {
+        enter(caller, call, Args(params), results)
+    })?;
+    Ok(true)
 }
 
 /// The guest waits: it is resumed with an errno when the wait is over.

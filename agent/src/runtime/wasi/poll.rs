@@ -1,13 +1,13 @@
 //! `poll_oneoff`: waiting for times and descriptors.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::descriptors::{rights, Object};
 use super::files::File;
-use super::{clocks, filestat, Args, Errno, Host, Interest, Memory, Stop, Wait, Wasi};
+use super::{clocks, filestat, Args, Errno, Host, Interest, Memory, Stop, Wait, Waited, Wasi};
 
 /// Subscriptions of one call: more than a guest may have descriptors, and timers beside.
 const MAX_SUBSCRIPTIONS: u32 = 2048;
@@ -69,7 +69,7 @@ fn wait(
 ) -> Wasi<()> {
     let now = Instant::now();
     let mut found = 0u32;
-    let mut descriptors = Vec::new();
+    let mut waited = Vec::new();
     let mut deadline: Option<Instant> = None;
     for subscription in &subscriptions {
         match subscription.state(host, now) {
@@ -79,7 +79,7 @@ fn wait(
             }
             State::At(Some(at)) => deadline = Some(deadline.map_or(at, |earliest| earliest.min(at))),
             State::At(None) => {}
-            State::When(descriptor, interest) => descriptors.push((descriptor, interest)),
+            State::When(one, interest) => waited.push((one, interest)),
         }
     }
     if found > 0 {
@@ -88,13 +88,13 @@ fn wait(
     let then = Box::new(move |memory: &mut Memory<'_>, host: &mut Host| {
         wait(memory, host, subscriptions, out, stored)
     });
-    Err(Stop::Wait(Wait::Until { deadline, descriptors, then }))
+    Err(Stop::Wait(Wait::Until { deadline, waited, then }))
 }
 
 enum State {
     Ready(Event),
     At(Option<Instant>),
-    When(OwnedFd, Interest),
+    When(Waited, Interest),
 }
 
 impl Subscription {
@@ -120,10 +120,16 @@ impl Subscription {
             (Object::Output(_), Interest::Write) => self.ready(kind, 0, false),
             (Object::File(file), _) if file.waits() => match waiting(file, interest) {
                 Ok(Some(hangup)) => self.ready(kind, 0, hangup),
-                Ok(None) => match rustix::io::fcntl_dupfd_cloexec(&file.fd, 0) {
-                    Ok(copy) => State::When(copy, interest),
-                    Err(error) => wrong(error.into()),
+                Ok(None) => match Waited::file(file) {
+                    Ok(Some(waited)) => State::When(waited, interest),
+                    Ok(None) => self.ready(kind, 0, false),
+                    Err(errno) => wrong(errno),
                 },
+                Err(errno) => wrong(errno),
+            },
+            (Object::Socket(socket), interest) => match socket.ready(interest) {
+                Ok(Some(ready)) => self.ready(kind, ready.bytes, ready.hangup),
+                Ok(None) => State::When(Waited::Socket(Arc::clone(socket)), interest),
                 Err(errno) => wrong(errno),
             },
             (Object::File(file), _) => self.ready(kind, left(file), false),

@@ -10,7 +10,7 @@ use rustix::io::{pread, preadv2, pwrite, pwritev2, read, write, Errno as HostErr
 use super::abi::Iovec;
 use super::descriptors::{flags, rights, Object};
 use super::files::{off_thread, File};
-use super::{Args, Errno, Host, Interest, Memory, Stop, Wait, Wasi};
+use super::{sockets, Args, Errno, Host, Interest, Memory, Stop, Then, Wait, Waited, Wasi};
 
 /// The file's own position (`preadv2`, -1).
 const HERE: u64 = u64::MAX;
@@ -30,6 +30,7 @@ pub fn fd_read(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi
     match &descriptor.object {
         Object::Output(_) => return Err(Errno::Badf.into()),
         Object::Folder(_) => return Err(Errno::Isdir.into()),
+        Object::Socket(_) => return sockets::read(memory, host, args),
         Object::Stdin | Object::File(_) => {}
     }
     let descriptor = host.descriptors.with(args.u32(0), rights::FD_READ)?;
@@ -47,8 +48,10 @@ pub fn fd_read(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi
 /// `fd_write(fd, iovecs, count, written)`
 pub fn fd_write(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let descriptor = host.descriptors.get(args.u32(0))?;
-    if let Object::Stdin | Object::Folder(_) = &descriptor.object {
-        return Err(Errno::Badf.into());
+    match &descriptor.object {
+        Object::Stdin | Object::Folder(_) => return Err(Errno::Badf.into()),
+        Object::Socket(_) => return sockets::write(memory, host, args),
+        Object::Output(_) | Object::File(_) => {}
     }
     let descriptor = host.descriptors.with(args.u32(0), rights::FD_WRITE)?;
     let buffers = memory.iovecs(args.u32(1), args.u32(2))?;
@@ -66,7 +69,7 @@ pub fn fd_write(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Was
             drop(bytes);
             memory.write_size(args.u32(3), written)
         }
-        Object::Stdin | Object::Folder(_) => Err(Errno::Badf.into()),
+        Object::Stdin | Object::Folder(_) | Object::Socket(_) => Err(Errno::Badf.into()),
     }
 }
 
@@ -85,7 +88,7 @@ pub fn fd_pwrite(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
 
 fn positioned(memory: &Memory<'_>, host: &Host, args: Args<'_>, rights: u64) -> Wasi<Transfer> {
     match &host.descriptors.get(args.u32(0))?.object {
-        Object::Stdin | Object::Output(_) => return Err(Errno::Spipe.into()),
+        Object::Stdin | Object::Output(_) | Object::Socket(_) => return Err(Errno::Spipe.into()),
         Object::Folder(_) => return Err(Errno::Isdir.into()),
         Object::File(_) => {}
     }
@@ -179,14 +182,14 @@ impl Transfer {
         if self.flags & flags::NONBLOCK != 0 {
             return Err(Errno::Again.into());
         }
-        let copy = rustix::io::fcntl_dupfd_cloexec(&self.file.fd, 0)?;
-        Err(Stop::Wait(Wait::Until {
-            deadline: None,
-            descriptors: vec![(copy, interest)],
-            then: Box::new(move |memory, _| match interest {
-                Interest::Read => self.read(memory),
-                Interest::Write => self.write(memory),
-            }),
+        let waited = Waited::file(&self.file)?;
+        let then: Then = Box::new(move |memory, _| match interest {
+            Interest::Read => self.read(memory),
+            Interest::Write => self.write(memory),
+        });
+        Err(Stop::Wait(match waited {
+            Some(waited) => Wait::Until { deadline: None, waited: vec![(waited, interest)], then },
+            None => Wait::Turn(then),
         }))
     }
 }

@@ -274,6 +274,7 @@ impl Bed {
         let (api, workshop, clock) =
             (Arc::<FakeApi>::default(), Arc::<FakeWorkshop>::default(), Arc::<FakeClock>::default());
         let supervisor = Supervisor::new(Setup {
+            deaths: Arc::default(),
             api: api.clone(),
             workshop: workshop.clone(),
             clock: clock.clone(),

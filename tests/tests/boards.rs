@@ -186,7 +186,7 @@ fn property(board: &mut Board, name: &str) -> String {
 #[track_caller]
 fn takes_the_boards_drop_in(bed: &Bed, board: &mut Board, pod: &str, restarts: u32) -> u32 {
     let drop_in = "/etc/systemd/system/copepod.service.d/board.conf";
-    board.run(&format!("copepod board --board raspberry-pi-3 --systemd >{drop_in}"));
+    board.run(&format!("copepod board raspberry-pi-3 --systemd >{drop_in}"));
     board.run("systemctl daemon-reload && systemctl restart copepod");
     board.wait_for_line(bed, STEP, &["/dev/watchdog", &format!("restarts after {DEVICE_TIMEOUT} s")]);
     for (name, unlimited) in [("TasksMax", "infinity"), ("MemoryMax", "infinity"), ("MemoryHigh", "infinity")]

@@ -284,7 +284,7 @@ fn folder(text: &str) -> Result<Preopen, String> {
             "not a folder, or a folder and the name that the guest has for it: HOST::GUEST".to_owned()
         );
     }
-    Ok(Preopen { guest: guest.to_owned(), host: PathBuf::from(host), read_only })
+    Ok(Preopen { guest: guest.to_owned(), host: PathBuf::from(host), read_only, account: None })
 }
 
 /// `NAME=VALUE`, or `NAME`, whose value is this process's own.

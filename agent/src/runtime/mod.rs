@@ -5,7 +5,8 @@
 //! the interpreter threads ([`interpreter`]). There the run is polled within a boundary that times it,
 //! catches panics and ends it when it is to be killed ([`guest`]); inside, [`slices`] gives it fuel for a few
 //! milliseconds at a time, and awaits what its calls wait for. [`turns`] says who runs next of those that want to,
-//! [`allowance`] how much of the processor a guest may use, [`limits`] how far memory and tables may grow;
+//! [`allowance`] how much of the processor a guest may use, [`limits`] how far memory and tables may grow,
+//! [`quota`] what its files may take of the disk;
 //! [`pages`] gives back what holds only zeros, and of a guest that sleeps what its module can write again ([`initial`]).
 
 mod allowance;
@@ -17,6 +18,7 @@ mod interpreter;
 mod limits;
 mod operators;
 mod pages;
+pub mod quota;
 mod sections;
 mod slices;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use self::guest::{Run, Shared};
 use self::interpreter::Queue;
 pub use self::interpreter::NICE;
 use self::limits::{Ledger, Limiter};
+use self::quota::Account;
 use self::slices::{Compute, Pace};
 use self::turns::Turn;
 use self::wasi::descriptors::{flags, Descriptors};
@@ -226,6 +229,8 @@ pub struct Preopen {
     pub host: PathBuf,
     /// Writes answer EROFS.
     pub read_only: bool,
+    /// What counts its files; none: a guest may fill the disk with them.
+    pub account: Option<Arc<Account>>,
 }
 
 /// A port that a guest finds open: one descriptor, on which it accepts.
@@ -396,11 +401,10 @@ fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors,
     };
     let folders = |descriptors: &mut Descriptors| {
         for (volume, preopen) in spec.preopens.iter().enumerate() {
-            let Preopen { guest, host, read_only } = preopen;
+            let Preopen { guest, host, .. } = preopen;
             let failed =
                 |error: String| StartError::Preopen { guest: guest.clone(), host: host.clone(), error };
-            let folder = Folder::preopen(host, volume, *read_only, guest.clone());
-            let folder = folder.map_err(|error| failed(error.to_string()))?;
+            let folder = Folder::preopen(preopen, volume).map_err(|error| failed(error.to_string()))?;
             descriptors.preopen(folder).map_err(|_| failed(FULL.to_owned()))?;
         }
         Ok(())

@@ -88,6 +88,7 @@ pub fn files(paths: &[&str], body: &str) -> Vec<u8> {
         ("path_filestat_set_times", "i32 i32 i32 i32 i64 i64 i32"),
         ("fd_fdstat_set_rights", "i32 i64 i64"),
         ("fd_filestat_set_size", "i32 i64"),
+        ("fd_allocate", "i32 i64 i64"),
         ("fd_readdir", "i32 i32 i32 i64 i32"),
         ("fd_sync", "i32"),
         ("fd_tell", "i32 i32"),

@@ -5,6 +5,7 @@ mod connections;
 mod ends;
 mod guests;
 mod modules;
+mod quotas;
 mod sockets;
 mod turns;
 mod volumes;

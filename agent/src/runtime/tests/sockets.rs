@@ -202,7 +202,12 @@ fn the_environment_says_where_listeners_are() {
         let module = runtime.compile(&format!("environment {opens_files}"), &wasm).unwrap();
         let (first, second) = (listener("http").0, listener("8080").0);
         let out = Collected::new();
-        let preopen = crate::runtime::Preopen { guest: "/".into(), host: folder.clone(), read_only: true };
+        let preopen = crate::runtime::Preopen {
+            guest: "/".into(),
+            host: folder.clone(),
+            read_only: true,
+            account: None,
+        };
         let spec = GuestSpec {
             listeners: vec![first, second],
             preopens: vec![preopen],

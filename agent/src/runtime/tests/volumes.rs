@@ -27,10 +27,10 @@ const XDEV: u32 = 75;
 const NOTCAPABLE: u32 = 76;
 
 /// A folder of the host that goes with the test: `volume`, `other`, and `secret` beside them.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn new() -> Disk {
+    pub fn new() -> Disk {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name =
             format!("copepod-volumes-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -52,8 +52,8 @@ impl Disk {
         Disk(root)
     }
 
-    fn preopen(&self, guest: &str, host: &str, read_only: bool) -> Preopen {
-        Preopen { guest: guest.into(), host: self.0.join(host), read_only }
+    pub fn preopen(&self, guest: &str, host: &str, read_only: bool) -> Preopen {
+        Preopen { guest: guest.into(), host: self.0.join(host), read_only, account: None }
     }
 
     fn read(&self, path: &str) -> String {
@@ -341,7 +341,7 @@ fn descriptors_have_a_limit_and_are_reused() {
 /// What both ways of resolving a path answer, for opens of every kind.
 fn resolved(disk: &Disk, path: &str, flags: OFlags) -> (Result<u64, Errno>, Result<u64, Errno>) {
     let by = |walks| {
-        let mut folder = Folder::preopen(&disk.0.join("volume"), 0, false, "/".into()).unwrap();
+        let mut folder = Folder::preopen(&disk.preopen("/", "volume", false), 0).unwrap();
         assert!(!folder.walks, "this kernel has no openat2: the two cannot be compared");
         folder.walks = walks;
         let fd = folder.open(path, How { flags, cached: false })?;

@@ -12,6 +12,7 @@ use rustix::fs::{
 use super::descriptors::{rights, Object};
 use super::folder::Folder;
 use super::{filestat, Args, Errno, Host, Memory, Stop, Then, Wait, Wasi};
+use crate::runtime::quota::{End, Held};
 
 /// Largest buffer of one `fd_readdir`. A call that fills less than its buffer says that the folder ends, so
 /// it cannot be cut to a chunk; real programs use 4 to 64 KiB.
@@ -23,7 +24,7 @@ const DIRENT: usize = 24;
 #[derive(Debug)]
 pub struct File {
     /// The file. Without O_APPEND: appending is a flag of each write.
-    pub fd: OwnedFd,
+    pub fd: Held,
     /// `filetype`
     pub file_type: u8,
     /// Whether its volume is read-only.
@@ -34,6 +35,7 @@ impl File {
     /// What is open elsewhere (standard input): only read from, and non-blocking if it is one that waits.
     pub fn stream(fd: OwnedFd) -> rustix::io::Result<File> {
         let file_type = filestat::file_type(FileType::from_raw_mode(fstat(&fd)?.st_mode));
+        let fd = Held::uncounted(fd);
         Ok(File { fd, file_type, read_only: true })
     }
 
@@ -95,8 +97,19 @@ pub fn fd_advise(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> W
 pub fn fd_allocate(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let file = writable(host, args.u32(0), rights::FD_ALLOCATE)?;
     let (offset, len) = (args.u64(1), args.u64(2));
-    let work = move || Ok(fallocate(&file.fd, FallocateFlags::empty(), offset, len)?);
-    off_thread(work, |(), _, _| Ok(()))
+    let end = offset.checked_add(len).ok_or(Errno::Fbig)?;
+    off_thread(
+        move || resize(&file, end, |fd| fallocate(fd, FallocateFlags::empty(), offset, len)),
+        |(), _, _| Ok(()),
+    )
+}
+
+/// Does what may let `file` end at `end`, or elsewhere.
+fn resize(file: &File, end: u64, work: impl FnOnce(&Held) -> rustix::io::Result<()>) -> Result<(), Errno> {
+    file.fd.reserve(End::At(end))?;
+    let done = work(&file.fd);
+    file.fd.resized();
+    Ok(done?)
 }
 
 /// `fd_datasync(fd)`
@@ -149,7 +162,7 @@ pub fn fd_filestat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>)
 pub fn fd_filestat_set_size(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let file = writable(host, args.u32(0), rights::FD_FILESTAT_SET_SIZE)?;
     let size = args.u64(1);
-    off_thread(move || Ok(ftruncate(&file.fd, size)?), |(), _, _| Ok(()))
+    off_thread(move || resize(&file, size, |fd| ftruncate(fd, size)), |(), _, _| Ok(()))
 }
 
 /// `fd_filestat_set_times(fd, accessed, modified, flags)`

@@ -9,12 +9,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+use rustix::fs::{openat, openat2, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::{walk, Errno};
+use crate::runtime::quota::Account;
+use crate::runtime::Preopen;
 
 /// Times that a lookup is begun again when a rename elsewhere disturbed it (openat2(2), EAGAIN).
 const RETRIES: usize = 64;
@@ -30,6 +32,8 @@ pub struct Folder {
     pub read_only: bool,
     /// Whether paths are resolved by `walk`: the kernel has no `openat2`.
     pub walks: bool,
+    /// What counts the files of its volume; none: nobody does.
+    pub account: Option<Arc<Account>>,
     /// The guest's path of a preopened folder; none for one that the guest has opened.
     pub name: Option<String>,
 }
@@ -44,13 +48,21 @@ pub struct How {
 }
 
 impl Folder {
-    /// Opens the host's folder `path` as the guest's volume number `volume`.
+    /// Opens a folder of the host as the guest's volume number `volume`.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn preopen(path: &Path, volume: usize, read_only: bool, name: String) -> io::Result<Folder> {
-        let fd = OwnedFd::from(File::open(path)?);
-        let mut folder = Folder { fd, volume, read_only, walks: false, name: Some(name) };
+    pub fn preopen(preopen: &Preopen, volume: usize) -> io::Result<Folder> {
+        let Preopen { guest, host, read_only, account } = preopen;
+        let fd = OwnedFd::from(File::open(host)?);
+        let mut folder = Folder {
+            fd,
+            volume,
+            read_only: *read_only,
+            walks: false,
+            account: account.clone(),
+            name: Some(guest.clone()),
+        };
         let how = How { flags: OFlags::RDONLY | OFlags::DIRECTORY, cached: false };
         match folder.open_at(".", how) {
             Ok(_) => {}
@@ -72,7 +84,41 @@ impl Folder {
 
     /// Opens `path` beneath this folder.
     pub fn open(&self, path: &str, how: How) -> Result<OwnedFd, Errno> {
-        self.open_at(path, how).map_err(outside)
+        let open = || self.open_at(path, how).map_err(outside);
+        match &self.account {
+            // Neither makes anything nor cuts it (openat2(2), RESOLVE_CACHED).
+            Some(account) if !how.cached => {
+                let follow = !how.flags.contains(OFlags::NOFOLLOW);
+                account.opening(how.flags, || self.handle(path, follow, false), open)
+            }
+            _ => open(),
+        }
+    }
+
+    /// `make` makes the name `name` in `parent`.
+    pub fn making<T>(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        make: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match &self.account {
+            Some(account) => account.making(|| named(parent, name), make),
+            None => make(),
+        }
+    }
+
+    /// `change` takes the name `name` in `parent` away, gives it, or gives it to something else.
+    pub fn changing<T>(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        change: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match &self.account {
+            Some(account) => account.changing(|| named(parent, name), change),
+            None => change(),
+        }
     }
 
     fn open_at(&self, path: &str, how: How) -> rustix::io::Result<OwnedFd> {
@@ -132,6 +178,12 @@ impl Folder {
         }
         Ok((parent, name))
     }
+}
+
+/// A handle of what is called `name` in `parent`: of a symbolic link itself.
+fn named(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(parent, name.trim_end_matches('/'), flags, Mode::empty())?)
 }
 
 /// A path that leads outside is EPERM, whatever is there.

@@ -11,6 +11,7 @@ use super::descriptors::{rights, Descriptor, Object};
 use super::files::{off_thread, File};
 use super::folder::{Folder, How};
 use super::{filestat, Args, Errno, Host, Memory, Wasi};
+use crate::runtime::quota::Held;
 
 /// `lookupflags`
 const FOLLOW: u32 = 1;
@@ -46,7 +47,7 @@ pub fn path_create_directory(memory: &mut Memory<'_>, host: &mut Host, args: Arg
     folder.writable()?;
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Exist)?;
-        Ok(mkdirat(parent, name, Mode::from_raw_mode(0o777))?)
+        folder.making(&parent, name, || Ok(mkdirat(&parent, name, Mode::from_raw_mode(0o777))?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -58,7 +59,7 @@ pub fn path_remove_directory(memory: &mut Memory<'_>, host: &mut Host, args: Arg
     folder.writable()?;
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Inval)?;
-        Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+        folder.changing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::REMOVEDIR)?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -70,7 +71,7 @@ pub fn path_unlink_file(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>
     folder.writable()?;
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Isdir)?;
-        Ok(unlinkat(parent, name, AtFlags::empty())?)
+        folder.changing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::empty())?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -122,13 +123,14 @@ pub fn path_link(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
     }
     between(&from, &to)?;
     let work = move || {
-        let (from, old) = from.parent(&old, Errno::Perm)?;
-        let (to, new) = to.parent(&new, Errno::Exist)?;
+        let (old_parent, old) = from.parent(&old, Errno::Perm)?;
+        let (new_parent, new) = to.parent(&new, Errno::Exist)?;
         if ends_with_slash(old) {
             // The kernel would follow a link; and a folder has no second name.
             return Err(Errno::Notdir);
         }
-        Ok(linkat(from, old, to, new, AtFlags::empty())?)
+        let link = || Ok(linkat(&old_parent, old, &new_parent, new, AtFlags::empty())?);
+        to.changing(&new_parent, new, link)
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -149,9 +151,9 @@ pub fn path_rename(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> 
     let (old, new) = (path(memory, args, 1)?, path(memory, args, 4)?);
     between(&from, &to)?;
     let work = move || {
-        let (from, old) = from.parent(&old, Errno::Busy)?;
-        let (to, new) = to.parent(&new, Errno::Busy)?;
-        Ok(renameat(from, old, to, new)?)
+        let (old_parent, old) = from.parent(&old, Errno::Busy)?;
+        let (new_parent, new) = to.parent(&new, Errno::Busy)?;
+        to.changing(&new_parent, new, || Ok(renameat(&old_parent, old, &new_parent, new)?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -166,7 +168,7 @@ pub fn path_symlink(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) ->
     }
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Exist)?;
-        Ok(symlinkat(target, parent, name)?)
+        folder.making(&parent, name, || Ok(symlinkat(target, &parent, name)?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -284,10 +286,13 @@ impl Opening {
         let kind = filestat::kind(&filestat::of(&fd)?);
         let (object, mask) = if kind == FileType::Directory {
             let Folder { volume, read_only, walks, .. } = *self.folder;
-            (Object::Folder(Arc::new(Folder { fd, volume, read_only, walks, name: None })), rights::FOLDER)
+            let account = self.folder.account.clone();
+            let folder = Folder { fd, volume, read_only, walks, account, name: None };
+            (Object::Folder(Arc::new(folder)), rights::FOLDER)
         } else {
             let file_type = filestat::file_type(kind);
             let read_only = self.folder.read_only;
+            let fd = Held::new(fd, self.folder.account.as_ref())?;
             (Object::File(Arc::new(File { fd, file_type, read_only })), rights::FILE)
         };
         let descriptor =

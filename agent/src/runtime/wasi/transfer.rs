@@ -11,6 +11,7 @@ use super::abi::Iovec;
 use super::descriptors::{flags, rights, Object};
 use super::files::{off_thread, File};
 use super::{sockets, Args, Errno, Host, Interest, Memory, Stop, Then, Wait, Waited, Wasi};
+use crate::runtime::quota::End;
 
 /// The file's own position (`preadv2`, -1).
 const HERE: u64 = u64::MAX;
@@ -149,6 +150,9 @@ impl Transfer {
         if self.flags & flags::APPEND != 0 && !self.file.waits() {
             how |= ReadWriteFlags::APPEND;
         }
+        if self.file.fd.is_counted() {
+            self.reserve(bytes.len(), how)?;
+        }
         if self.flags & flags::SYNC != 0 {
             how |= ReadWriteFlags::SYNC;
         }
@@ -175,6 +179,17 @@ impl Transfer {
                 off_thread(work, move |written, memory, _| memory.write_size(count, written))
             }
         }
+    }
+
+    /// Counts `len` bytes that are to be written.
+    fn reserve(&self, len: usize, how: ReadWriteFlags) -> Result<(), Errno> {
+        let len = u64::try_from(len).map_err(|_| Errno::Fbig)?;
+        let from = match self.offset {
+            _ if how.contains(ReadWriteFlags::APPEND) => return self.file.fd.reserve(End::Append(len)),
+            HERE => rustix::fs::seek(&self.file.fd, rustix::fs::SeekFrom::Current(0))?,
+            offset => offset,
+        };
+        self.file.fd.reserve(End::At(from.checked_add(len).ok_or(Errno::Fbig)?))
     }
 
     /// Begins again once the file is ready; a descriptor that is not to wait answers EAGAIN.

@@ -1,0 +1,354 @@
+//! What guests' files may take of a disk: bytes and files, counted before they are written.
+//!
+//! An [`Account`] knows what is in one volume, and counts it against [`Quota`]s: the volume's own, and that of
+//! all volumes of a pod. What one of them refuses answers ENOSPC.
+//!
+//! A regular file counts as its size, holes included, in whole blocks; anything else as a file of no bytes.
+//! A write is counted before it is done, by where it is to end: two guests that append to one file at the same
+//! moment can be a chunk ahead of what is counted, until the next write or the end of either. Whoever lets go
+//! of a file last settles what it counts as: by then it has the size that it has, or no name any more and is
+//! gone. So that this is always somebody, what may take a name away ([`Account::changing`]) holds the file like
+//! one who has it open.
+//!
+//! Only guests write to a counted volume, and each of their calls comes by here.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_lock::OnceCell;
+use rustix::fs::{fstat, FileType, OFlags, Stat};
+
+use super::wasi::Errno;
+
+/// Bytes that a file grows by on a disk.
+pub const BLOCK: u64 = 4096;
+
+/// Bytes and files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Of regular files, in whole blocks.
+    pub bytes: u64,
+    /// Names that take an inode each: files, folders, symbolic links.
+    pub files: u64,
+}
+
+impl Amount {
+    /// One regular file of `size` bytes.
+    #[must_use]
+    pub fn of_file(size: u64) -> Amount {
+        Amount { bytes: blocks(size), files: 1 }
+    }
+
+    fn of(stat: &Stat) -> Amount {
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Amount::of_file(if regular { size_of(stat) } else { 0 })
+    }
+}
+
+/// `size` in whole blocks.
+fn blocks(size: u64) -> u64 {
+    size.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+fn size_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Bytes.
+    Bytes,
+    /// Files, folders and links.
+    Files,
+}
+
+/// A limit on what files take.
+#[derive(Debug)]
+pub struct Quota {
+    limit: Amount,
+    used: Mutex<Amount>,
+    refused: OnceCell<Excess>,
+}
+
+impl Quota {
+    /// A limit of which nothing is used.
+    #[must_use]
+    pub fn new(limit: Amount) -> Quota {
+        Quota { limit, used: Mutex::default(), refused: OnceCell::new() }
+    }
+
+    /// What is used.
+    #[must_use]
+    pub fn used(&self) -> Amount {
+        *lock(&self.used)
+    }
+
+    /// Waits until somebody was refused more.
+    pub async fn refused(&self) -> Excess {
+        *self.refused.wait().await
+    }
+
+    fn take(&self, more: Amount) -> bool {
+        let mut used = lock(&self.used);
+        let sum = plus(*used, more);
+        // What is over its limit already (a lower one than before) can still be made less.
+        let excess = if more.bytes > 0 && sum.bytes > self.limit.bytes {
+            Excess::Bytes
+        } else if more.files > 0 && sum.files > self.limit.files {
+            Excess::Files
+        } else {
+            *used = sum;
+            return true;
+        };
+        drop(used);
+        let _refused_before = self.refused.set_blocking(excess);
+        false
+    }
+
+    fn change(&self, from: Amount, to: Amount) {
+        let mut used = lock(&self.used);
+        let sum = plus(*used, to);
+        *used = Amount {
+            bytes: sum.bytes.saturating_sub(from.bytes),
+            files: sum.files.saturating_sub(from.files),
+        };
+    }
+}
+
+fn plus(a: Amount, b: Amount) -> Amount {
+    Amount { bytes: a.bytes.saturating_add(b.bytes), files: a.files.saturating_add(b.files) }
+}
+
+/// A lock that a panic has not made useless: what it guards is set whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What counts the files of one volume.
+#[derive(Debug)]
+pub struct Account {
+    quotas: Vec<Arc<Quota>>,
+    /// By inode, those that somebody holds.
+    held: Mutex<BTreeMap<u64, Inode>>,
+    /// Held while names are made and removed, on blocking threads only.
+    names: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Inode {
+    holders: u32,
+    /// What it is counted as.
+    amount: Amount,
+}
+
+/// Where a write is to end.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// At this offset.
+    At(u64),
+    /// So many bytes after the end of the file.
+    Append(u64),
+}
+
+impl Account {
+    /// An account of a volume in which there is `used`, whatever the quotas say to that.
+    #[must_use]
+    pub fn new(quotas: Vec<Arc<Quota>>, used: Amount) -> Arc<Account> {
+        let account = Account { quotas, held: Mutex::default(), names: Mutex::default() };
+        account.change(Amount::default(), used);
+        Arc::new(account)
+    }
+
+    fn take(&self, more: Amount) -> Result<(), Errno> {
+        for (at, quota) in self.quotas.iter().enumerate() {
+            if !quota.take(more) {
+                self.quotas.iter().take(at).for_each(|quota| quota.change(more, Amount::default()));
+                return Err(Errno::Nospc);
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&self, from: Amount, to: Amount) {
+        self.quotas.iter().for_each(|quota| quota.change(from, to));
+    }
+
+    /// `make` makes what `find` finds no handle of, or fails and makes nothing.
+    pub fn making<T>(
+        &self,
+        find: impl FnOnce() -> Result<OwnedFd, Errno>,
+        make: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let _names = lock(&self.names);
+        match find() {
+            Err(Errno::Noent) => self.make(make),
+            // What is there already is what `make` will answer.
+            _ => make(),
+        }
+    }
+
+    fn make<T>(&self, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        let one = Amount::of_file(0);
+        self.take(one)?;
+        make().inspect_err(|_| self.change(one, Amount::default()))
+    }
+
+    /// `change` may take away, give or give to another the name that `find` opens a handle of; it makes nothing.
+    pub fn changing<T>(
+        self: &Arc<Self>,
+        find: impl FnOnce() -> Result<OwnedFd, Errno>,
+        change: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let _names = lock(&self.names);
+        // What is not there is for `change` to say.
+        let _held = find().ok().map(|fd| Held::new(fd, Some(self))).transpose()?;
+        change()
+    }
+
+    /// `open` opens what `find` opens a handle of; by its flags it may make that, or cut it.
+    pub fn opening(
+        self: &Arc<Self>,
+        flags: OFlags,
+        find: impl FnOnce() -> Result<OwnedFd, Errno>,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        if !flags.intersects(OFlags::CREATE | OFlags::TRUNC) {
+            return open();
+        }
+        let _names = lock(&self.names);
+        match find() {
+            Ok(handle) if flags.contains(OFlags::TRUNC) => {
+                let held = Held::new(handle, Some(self))?;
+                open().inspect(|_| held.resized())
+            }
+            Err(Errno::Noent) if flags.contains(OFlags::CREATE) => self.make(open),
+            _ => open(),
+        }
+    }
+
+    fn hold(&self, fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+        let mut held = lock(&self.held);
+        let stat = fstat(fd)?;
+        match held.entry(stat.st_ino) {
+            Entry::Occupied(mut inode) => {
+                let inode = inode.get_mut();
+                inode.holders = inode.holders.saturating_add(1);
+            }
+            Entry::Vacant(none) => {
+                let amount = Amount::of(&stat);
+                if stat.st_nlink == 0 {
+                    // It was settled that it is gone, and it is not yet.
+                    self.change(Amount::default(), amount);
+                }
+                none.insert(Inode { holders: 1, amount });
+            }
+        }
+        Ok(stat.st_ino)
+    }
+
+    fn let_go(&self, fd: BorrowedFd<'_>, inode: u64) {
+        let mut held = lock(&self.held);
+        let Entry::Occupied(mut entry) = held.entry(inode) else { return };
+        let holders = entry.get().holders.saturating_sub(1);
+        entry.get_mut().holders = holders;
+        if holders > 0 {
+            return;
+        }
+        let counted = entry.remove().amount;
+        // A file system that cannot say it: as before.
+        let Ok(stat) = fstat(fd) else { return };
+        let is = if stat.st_nlink == 0 { Amount::default() } else { Amount::of(&stat) };
+        self.change(counted, is);
+    }
+
+    fn reserve(&self, fd: BorrowedFd<'_>, inode: u64, end: End) -> Result<(), Errno> {
+        let mut held = lock(&self.held);
+        let Some(inode) = held.get_mut(&inode) else { return Ok(()) };
+        let size = size_of(&fstat(fd)?);
+        let end = match end {
+            End::At(end) => end,
+            End::Append(len) => size.checked_add(len).ok_or(Errno::Fbig)?,
+        };
+        let more = blocks(end.max(size)).saturating_sub(inode.amount.bytes);
+        if more > 0 {
+            self.take(Amount { bytes: more, files: 0 })?;
+            inode.amount.bytes = inode.amount.bytes.saturating_add(more);
+        }
+        Ok(())
+    }
+
+    fn resized(&self, fd: BorrowedFd<'_>, inode: u64) {
+        let mut held = lock(&self.held);
+        let (Some(inode), Ok(stat)) = (held.get_mut(&inode), fstat(fd)) else { return };
+        let is = Amount::of(&stat);
+        self.change(inode.amount, is);
+        inode.amount = is;
+    }
+}
+
+/// An open file, or a handle of what has a name, which its account knows of.
+#[derive(Debug)]
+pub struct Held {
+    fd: OwnedFd,
+    account: Option<(Arc<Account>, u64)>,
+}
+
+impl Held {
+    /// Nobody counts what becomes of it.
+    #[must_use]
+    pub fn uncounted(fd: OwnedFd) -> Held {
+        Held { fd, account: None }
+    }
+
+    /// Tells `account`, if there is one, that `fd` is held.
+    ///
+    /// # Errors
+    /// When the file system cannot say what it is.
+    pub fn new(fd: OwnedFd, account: Option<&Arc<Account>>) -> Result<Held, Errno> {
+        let account = match account {
+            Some(account) => Some((Arc::clone(account), account.hold(fd.as_fd())?)),
+            None => None,
+        };
+        Ok(Held { fd, account })
+    }
+
+    /// Whether anybody counts what is written.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.account.is_some()
+    }
+
+    /// Counts a write that is to be done.
+    ///
+    /// # Errors
+    /// ENOSPC past a quota: it must not be done.
+    pub fn reserve(&self, end: End) -> Result<(), Errno> {
+        match &self.account {
+            Some((account, inode)) => account.reserve(self.fd.as_fd(), *inode, end),
+            None => Ok(()),
+        }
+    }
+
+    /// The file may have been cut.
+    pub fn resized(&self) {
+        if let Some((account, inode)) = &self.account {
+            account.resized(self.fd.as_fd(), *inode);
+        }
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((account, inode)) = &self.account {
+            account.let_go(self.fd.as_fd(), *inode);
+        }
+    }
+}

@@ -8,16 +8,15 @@
 //! 2. [`supervisor`] keeps one task a pod. It asks [`pod`], which decides and touches nothing,
 //!    what to do next, does it, and tells [`pod`] what happened.
 //! 3. [`image`] pulls the module from its registry into a content-addressed store.
-//! 4. [`runtime`] compiles the module and runs it as a guest, in slices of fuel, on the interpreter
+//! 4. [`volume`] lays out the folders that it mounts.
+//! 5. [`runtime`] compiles the module and runs it as a guest, in slices of fuel, on the interpreter
 //!    threads. What the guest prints goes to [`log`].
-//! 5. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
-//! 6. [`server`] answers the API server's questions about the pod: its logs, its state.
+//! 6. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
+//! 7. [`server`] answers the API server's questions about the pod: its logs, its state.
 //!
 //! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
 //! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
 //! [`api`] the Kubernetes objects as this agent reads them, and [`control`] the control thread's executor.
-//!
-//! Volumes have no room yet: a pod that mounts one is refused by [`pod::admission`].
 //!
 //! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
 //! [`pod`] performs nothing.
@@ -37,6 +36,7 @@ pub mod pod;
 pub mod runtime;
 pub mod server;
 pub mod supervisor;
+pub mod volume;
 
 pub use allocator::Heap;
 pub use error_chain::error_chain;

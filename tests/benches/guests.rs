@@ -320,7 +320,8 @@ fn moves(table: &mut Table) {
     let folder = Folder::new();
     let filed = best(|| {
         let mut spec = spec(&["file", "/data/moved", &count], &Arc::default());
-        spec.preopens = vec![Preopen { guest: "/data".into(), host: folder.0.clone(), read_only: false }];
+        spec.preopens =
+            vec![Preopen { guest: "/data".into(), host: folder.0.clone(), read_only: false, account: None }];
         let begun = Instant::now();
         let guest = runtime.spawn(&module, spec).expect("the guest starts");
         assert_eq!(ended(&guest), Exit::Code(0));

@@ -32,10 +32,12 @@ use crate::node::object::standalone_facts;
 use crate::node::signals::Signals;
 use crate::pod::destinations::CONNECT;
 use crate::pod::events::{EventKind, EventText};
+use crate::pod::storage::Defaults;
 use crate::runtime::destinations::Destination;
 use crate::runtime::{self, Output, Preopen, Runtime, HELLO};
 use crate::supervisor::local::{defaulted, LocalApi};
 use crate::supervisor::{ByHand, PodEvent, Ports, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
+use crate::volume::Volumes;
 
 /// Bytes of a manifest.
 const MAX_MANIFEST: u64 = 1024 * 1024;
@@ -361,6 +363,7 @@ async fn supervise(
             runtime,
             store,
             registries: Arc::new(registries),
+            volumes: Volumes::new(folder.join("pods")),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: given.by_hand,
             ports: Ports::default(),
@@ -370,6 +373,7 @@ async fn supervise(
         node,
         keyring: Keyring::default(),
         deaths: Arc::default(),
+        storage: Defaults { bytes: u64::MAX, files: u64::MAX },
     });
     supervisor.handle(PodEvent::Set(vec![pod]));
     let ended = async { supervisor.outcome(&uid).await };

@@ -10,9 +10,14 @@ use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
 use crate::image::Registries;
 use crate::log;
+use crate::pod::storage::Defaults;
 
 /// Most pods that a node can be set to take; what it holds comes out of its memory long before.
 const MAX_PODS: u32 = 10_000;
+/// Most MiB that can be set as a container's share of the disk: a tebibyte.
+const MAX_STORAGE: u64 = 1024 * 1024;
+/// Most files that a container can be set to have: what is counted at a start of the agent is gone through.
+const MAX_FILES: u64 = 10_000_000;
 /// Most interpreter threads.
 const MAX_THREADS: usize = 256;
 /// Characters of a node's name: it is also the value of the label `kubernetes.io/hostname`.
@@ -173,6 +178,21 @@ const SETTINGS: &[Setting] = &[
     .of_the_board(),
     number("default-memory", "MIB", Some("128"), "Memory limit, in MiB, of a container that names none.")
         .of_the_board(),
+    number(
+        "default-storage",
+        "MIB",
+        Some("64"),
+        "What the files of a container may take in its pod's emptyDir volumes, in MiB, if it has no limit of \
+         ephemeral-storage. A guest that would write more is refused, and its pod evicted.",
+    )
+    .of_the_board(),
+    number(
+        "container-max-files",
+        "N",
+        Some("4096"),
+        "Files, folders and links that a container may have in its pod's emptyDir volumes.",
+    )
+    .of_the_board(),
     value(
         "watchdog-device",
         &[],
@@ -251,6 +271,8 @@ pub struct AgentConfig {
     pub guest_memory: u64,
     /// `--default-memory`, in bytes
     pub default_memory: u64,
+    /// `--default-storage`, `--container-max-files`
+    pub storage: Defaults,
     /// `--watchdog-device`
     pub watchdog_device: Option<PathBuf>,
     /// `--host-paths`: absolute, without `..`
@@ -335,6 +357,15 @@ impl AgentConfig {
                 .parse("default-memory", |text| parse_number(text, 1, 4096u64))?
                 .unwrap_or(128)
                 .saturating_mul(MIB),
+            storage: Defaults {
+                bytes: values
+                    .parse("default-storage", |text| parse_number(text, 1, MAX_STORAGE))?
+                    .unwrap_or(64)
+                    .saturating_mul(MIB),
+                files: values
+                    .parse("container-max-files", |text| parse_number(text, 1, MAX_FILES))?
+                    .unwrap_or(4096),
+            },
             watchdog_device: values
                 .parse("watchdog-device", |text| match text {
                     "" | "none" => Ok(None),

@@ -28,6 +28,7 @@ use crate::image::{Keyring, Store};
 use crate::log::Logs;
 use crate::runtime::Runtime;
 use crate::supervisor::{ByHand, Deaths, Ports, Setup, Supervisor, SystemClock, WasmWorkshop};
+use crate::volume::Volumes;
 use crate::{control, durable};
 use heartbeat::Heartbeat;
 use host::Host;
@@ -185,6 +186,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             runtime,
             store: store.clone(),
             registries: Arc::new(config.registries()),
+            volumes: Volumes::new(config.data_dir.join("pods")),
             logs: logs.clone(),
             by_hand: ByHand::default(),
             ports: Ports::default(),
@@ -194,6 +196,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         node: facts.clone(),
         keyring: Keyring::default(),
         deaths: Arc::new(last_deaths()),
+        storage: config.storage,
     });
     // The port is bound before the node is registered: what cannot be served is not offered.
     let view = Arc::new(pods_view::NodePods(supervisor.clone()));

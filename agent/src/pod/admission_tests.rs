@@ -107,6 +107,12 @@ fn what_this_node_cannot_give_is_refused_by_its_own_reason() {
         (mount(json!({"name": "v", "nfs": {}})), "VolumeNotSupported"),
         (mount(json!({"name": "v", "projected": {}})), "VolumeNotSupported"),
         (mount(json!({"name": "w", "emptyDir": {}})), "VolumeNotSupported"),
+        (mount(json!({"name": "v", "emptyDir": {"medium": "Memory"}})), "VolumeNotSupported"),
+        (
+            json!({"containers": [{"name": "c", "image": "i", "volumeMounts":
+                [{"name": "v", "mountPath": "/v", "subPath": "s"}]}], "volumes": [{"name": "v", "emptyDir": {}}]}),
+            "VolumeNotSupported",
+        ),
     ] {
         let rejection = admit(&pod(&spec), &node(), &[]).expect_err(reason);
         assert_eq!(rejection.reason, reason, "{spec}");

@@ -35,25 +35,37 @@ pub fn conditions(
     OWNED
         .iter()
         .zip(verdicts)
-        .map(|(kind, (holds, reason, message))| {
-            let state = if holds { "True" } else { "False" };
-            let old = before
-                .conditions
-                .iter()
-                .find(|condition| condition.kind == *kind && condition.status == state);
-            PodCondition {
-                kind: (*kind).to_owned(),
-                status: state.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: pod.metadata.generation,
-                last_probe_time: None,
-                last_transition_time: old
-                    .and_then(|old| old.last_transition_time)
-                    .or_else(|| Some(Time::from(now.wall))),
-            }
-        })
+        .map(|(kind, (holds, reason, message))| condition(pod, kind, (holds, reason, message), before, now))
         .collect()
+}
+
+/// `DisruptionTarget`: this node evicts the pod. Others write that condition too, of pods that they evict.
+#[must_use]
+pub fn disrupted(pod: &Pod, message: &str, before: &PodStatus, now: Now) -> PodCondition {
+    condition(pod, "DisruptionTarget", (true, "TerminationByKubelet", message.to_owned()), before, now)
+}
+
+fn condition(
+    pod: &Pod,
+    kind: &str,
+    (holds, reason, message): Verdict,
+    before: &PodStatus,
+    now: Now,
+) -> PodCondition {
+    let state = if holds { "True" } else { "False" };
+    let mut old = before.conditions.iter();
+    let old = old.find(|condition| condition.kind == kind && condition.status == state);
+    PodCondition {
+        kind: kind.to_owned(),
+        status: state.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: pod.metadata.generation,
+        last_probe_time: None,
+        last_transition_time: old
+            .and_then(|old| old.last_transition_time)
+            .or_else(|| Some(Time::from(now.wall))),
+    }
 }
 
 fn of<'s>(statuses: &'s [ContainerStatus], name: &str) -> Option<&'s ContainerStatus> {

@@ -171,7 +171,13 @@ pub fn deadline_exceeded() -> EventText {
     of_pod(EventKind::Normal, "DeadlineExceeded", DEADLINE_MESSAGE.to_owned())
 }
 
-/// What the pod's status says then (`active_deadline.go`).
+/// The pod is evicted.
+#[must_use]
+pub fn evicted(message: &str) -> EventText {
+    of_pod(EventKind::Warning, "Evicted", message.to_owned())
+}
+
+/// What the pod's status says of that deadline (`active_deadline.go`).
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// `name_namespace(uid)`, a kubelet's way to name a pod (`util/format/pod.go`).

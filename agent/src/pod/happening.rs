@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::backoff::{go_duration, Backoff};
 use super::events::{self, EventText};
+use super::lifecycle::over;
 use super::policy::restarts;
-use super::record::{Activity, ContainerRecord, Ended, PodRecord, Running, Waiting, CRASH_LOOP};
+use super::record::{Activity, ContainerRecord, Ended, PodFailure, PodRecord, Running, Waiting, CRASH_LOOP};
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
 use crate::runtime::Exit;
@@ -55,6 +56,8 @@ pub enum Happening {
     Killed(String, i32),
     /// Starting a container was given up.
     Aborted(String),
+    /// A guest was refused what the pod may not take of the disk; the text says what.
+    StorageExceeded(String),
     /// The API server shows a final phase, or will never take one.
     Settled,
     /// The API server took the final delete.
@@ -125,6 +128,14 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
                 container.image = image.unwrap_or_default();
             }
             Vec::new()
+        }
+        Happening::StorageExceeded(message) => {
+            if record.failure.is_some() || record.removed || over(pod, record) {
+                return Vec::new();
+            }
+            let told = events::evicted(&message);
+            record.failure = Some(PodFailure::Evicted(message));
+            vec![told]
         }
         Happening::Aborted(name) => {
             if let Some(container) = record.container_mut(&name) {

@@ -9,7 +9,7 @@ use super::backoff::Backoff;
 use super::events::{self, EventText};
 use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
 use super::policy::restarts;
-use super::record::{Activity, Admission, ContainerRecord, PodRecord, Stop, Waiting};
+use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, Stop, Waiting};
 use super::status::is_final;
 use super::WAIT_FOR_GRACE;
 use crate::api::{Container, Pod};
@@ -22,6 +22,9 @@ const DEFAULT_GRACE: i64 = 30;
 
 /// Shortest grace of a guest that is waited for (`minimumGracePeriodInSeconds`).
 const MIN_GRACE: i64 = 2;
+
+/// Grace of a pod that is evicted for the room that it takes (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: i64 = 1;
 
 /// What is to be done for a pod now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,9 @@ pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
     let mut events = Vec::new();
     if record.admission == Admission::Admitted && !record.removed {
         events.extend(check_deadline(pod, record, now));
+        if matches!(record.failure, Some(PodFailure::Evicted(_))) {
+            events.extend(stop(record, EVICTION_GRACE, now));
+        }
         events.extend(check_deletion(pod, record, now));
         if is_final(&pod.status.phase) && !is_final(&record.reported.phase) {
             // Somebody else declared it over, and a final phase is never left again.
@@ -66,14 +72,14 @@ pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
 }
 
 fn check_deadline(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
-    if record.deadline_exceeded || over(pod, record) {
+    if record.failure.is_some() || over(pod, record) {
         return Vec::new();
     }
     let Some(deadline) = deadline(pod) else { return Vec::new() };
     if record.active(now) < deadline {
         return Vec::new();
     }
-    record.deadline_exceeded = true;
+    record.failure = Some(PodFailure::DeadlineExceeded);
     let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
     let mut events = vec![events::deadline_exceeded()];
     events.extend(stop(record, grace, now));

@@ -390,6 +390,43 @@ fn the_active_deadline_fails_the_pod_after_its_containers_ended() {
 }
 
 #[test]
+fn a_pod_that_wants_more_of_the_disk_than_it_may_have_is_evicted() {
+    let mut story = Story::new(&json!({}));
+    story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());
+    story.start("c");
+    story.told();
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
+    story.happening(Happening::StorageExceeded(message.to_owned()));
+    story.expect(&[], Some(2));
+    story.happening(Happening::StorageExceeded("and more".to_owned()));
+    assert_eq!(story.told(), [&*format!("Evicted: {message}"), "Killing: Stopping container c"]);
+    story.now += 2;
+    story.expect(&["kill c 137"], None);
+    story.kill("c", KILLED);
+    story.expect(&[], None);
+    let status = story.status();
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert_eq!(status["message"], message);
+    let conditions = status["conditions"].as_array().unwrap();
+    let disrupted = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!(
+        (&disrupted["status"], &disrupted["reason"], &disrupted["message"]),
+        (&json!("True"), &json!("TerminationByKubelet"), &json!(message))
+    );
+}
+
+#[test]
+fn a_pod_that_is_over_is_not_evicted_any_more() {
+    let mut story = Story::new(&json!({"restartPolicy": "Never"}));
+    story.start("c");
+    story.end("c", Exit::Code(0));
+    story.told();
+    story.happening(Happening::StorageExceeded("too late".to_owned()));
+    assert!(story.told().is_empty());
+    assert_eq!(story.status()["phase"], "Succeeded");
+}
+
+#[test]
 fn a_deadline_counts_from_the_start_time_that_the_api_shows_but_not_by_an_unset_clock() {
     let mut story = Story::new(&json!({"activeDeadlineSeconds": 60}));
     story.pod.status.start_time = Some(at(0).wall.into());

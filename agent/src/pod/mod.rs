@@ -4,7 +4,7 @@
 //! * [`record`] keeps what happened to a pod, [`happening`] puts it there, [`lifecycle`] says what to do next,
 //!   with the waits of [`backoff`] and the restart rules of [`policy`].
 //! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
-//!   [`ports`] what it listens on, [`destinations`] where it may connect to.
+//!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
 //!
@@ -31,6 +31,7 @@ pub mod record;
 pub mod resources;
 pub mod services;
 pub mod status;
+pub mod storage;
 mod unsupported;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::admission::Rejection;
 use super::backoff::Backoff;
 use super::conditions::is_owned;
+use super::events::DEADLINE_MESSAGE;
 use super::policy::restarts;
 use crate::api::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodStatus, Time};
 use crate::durable::clock::Now;
@@ -27,8 +28,8 @@ pub struct PodRecord {
     pub containers: Vec<ContainerRecord>,
     /// All of the pod is to end.
     pub stop: Option<Stop>,
-    /// It ran into `activeDeadlineSeconds`.
-    pub deadline_exceeded: bool,
+    /// This node has failed it, whatever becomes of its containers.
+    pub failure: Option<PodFailure>,
     /// Its object is gone from the API server.
     pub removed: bool,
     /// The API server has a final phase of it, or will never take one.
@@ -48,6 +49,35 @@ pub enum Admission {
     Rejected(Rejection),
     /// It was over before this record began; it is not run again.
     Over,
+}
+
+/// Why this node fails a pod that it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodFailure {
+    /// It ran into `activeDeadlineSeconds`.
+    DeadlineExceeded,
+    /// It wanted more of the disk than it may have; the text says what.
+    Evicted(String),
+}
+
+impl PodFailure {
+    /// `status.reason`
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            PodFailure::DeadlineExceeded => "DeadlineExceeded",
+            PodFailure::Evicted(_) => "Evicted",
+        }
+    }
+
+    /// `status.message`
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            PodFailure::DeadlineExceeded => DEADLINE_MESSAGE,
+            PodFailure::Evicted(message) => message,
+        }
+    }
 }
 
 /// All of a pod is to end.
@@ -178,7 +208,7 @@ impl PodRecord {
             init: restored(pod, true, now),
             containers: restored(pod, false, now),
             stop: None,
-            deadline_exceeded: false,
+            failure: None,
             removed: false,
             settled: over,
             deleted: false,

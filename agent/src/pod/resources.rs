@@ -51,6 +51,12 @@ pub fn memory_limit(pod: &Pod, container: &Container) -> Option<u64> {
     of_container(pod, container, "memory", |resources| &resources.limits)
 }
 
+/// What a container may take of the disk, in bytes; none where it does not say.
+#[must_use]
+pub fn storage_limit(pod: &Pod, container: &Container) -> Option<u64> {
+    of_container(pod, container, "ephemeral-storage", |resources| &resources.limits)
+}
+
 /// The thousandths of a processor that a container may use: its own limit, else its pod's, else none.
 #[must_use]
 pub fn cpu_limit(pod: &Pod, container: &Container) -> Option<u32> {

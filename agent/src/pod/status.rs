@@ -1,11 +1,10 @@
 //! `status` of a pod, from its record (`kubelet_pods.go`, generateAPIPodStatus and convertToAPIContainerStatuses).
 
-use super::conditions::conditions;
-use super::events::DEADLINE_MESSAGE;
+use super::conditions::{conditions, disrupted};
 use super::lifecycle::over;
 use super::node::NodeFacts;
 use super::phase::phase;
-use super::record::{unknown_end, Activity, Admission, ContainerRecord, Ended, PodRecord};
+use super::record::{unknown_end, Activity, Admission, ContainerRecord, Ended, PodFailure, PodRecord};
 use super::resources::qos_class;
 use crate::api::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
@@ -65,7 +64,7 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
     let replaced = |name: &str| record.container(name).is_some_and(|container| container.replace);
     let (init, containers) = (&status.init_container_statuses, &status.container_statuses);
     status.phase = phase(pod, init, containers, replaced, ended).to_owned();
-    if ended && (record.deadline_exceeded || !is_final(&status.phase)) {
+    if ended && (record.failure.is_some() || !is_final(&status.phase)) {
         status.phase = "Failed".to_owned();
     }
     if is_final(&status.phase) && !record.quiet() {
@@ -78,12 +77,15 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
         status.phase.clone_from(&pod.status.phase);
         status.reason.clone_from(&pod.status.reason);
         status.message.clone_from(&pod.status.message);
-    } else if record.deadline_exceeded && status.phase == "Failed" {
-        status.reason = "DeadlineExceeded".to_owned();
-        status.message = DEADLINE_MESSAGE.to_owned();
+    } else if let Some(failure) = record.failure.as_ref().filter(|_| status.phase == "Failed") {
+        status.reason = failure.reason().to_owned();
+        status.message = failure.message().to_owned();
     }
     let prepared = !ended && !over(pod, record);
     status.conditions = conditions(pod, &status, &record.reported, prepared, now);
+    if let Some(PodFailure::Evicted(message)) = &record.failure {
+        status.conditions.push(disrupted(pod, message, &record.reported, now));
+    }
     status.container_statuses.sort_by(|a, b| a.name.cmp(&b.name));
     status.ephemeral_container_statuses = ephemeral(pod);
     status

@@ -32,6 +32,7 @@ const MEANINGLESS: [&str; 12] = [
 pub fn volume_support(volume: &Volume) -> VolumeSupport {
     match &volume.source {
         VolumeSource::Projected(_) if volume.name.starts_with(TOKEN_VOLUME) => VolumeSupport::NotMounted,
+        VolumeSource::EmptyDir(source) if source.medium.is_empty() => VolumeSupport::Mounted,
         _ => VolumeSupport::Refused,
     }
 }
@@ -39,6 +40,8 @@ pub fn volume_support(volume: &Volume) -> VolumeSupport {
 /// See [`volume_support`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumeSupport {
+    /// It can.
+    Mounted,
     /// Its containers run without it, and an event says so: nobody asked for it.
     NotMounted,
     /// A pod that mounts it cannot run here.
@@ -129,10 +132,17 @@ fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
     }
     container.volume_mounts.iter().find_map(|mount| {
         let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
-        let kind = match volume {
-            Some(volume) if volume_support(volume) == VolumeSupport::NotMounted => return None,
-            Some(volume) => volume.source.kind(),
-            None => "unknown",
+        let kind = match volume.map(|volume| (volume_support(volume), &volume.source)) {
+            Some((VolumeSupport::NotMounted, _)) => return None,
+            Some((VolumeSupport::Mounted, _))
+                if mount.sub_path.is_empty() && mount.sub_path_expr.is_empty() =>
+            {
+                return None;
+            }
+            Some((VolumeSupport::Mounted, source)) => format!("{} by a subPath", source.kind()),
+            Some((_, VolumeSource::EmptyDir(source))) => format!("emptyDir of medium {}", source.medium),
+            Some((_, source)) => source.kind().to_owned(),
+            None => "unknown".to_owned(),
         };
         let message = format!(
             "container \"{name}\" mounts volume \"{}\" of kind {kind}, which this node cannot give yet",
@@ -152,7 +162,7 @@ pub fn notes(pod: &Pod) -> Vec<EventText> {
     };
     if let Some(volume) = pod.spec.volumes.iter().find(mounted) {
         let message = format!(
-            "Volume \"{}\" (the service account's token) is not mounted: this node cannot mount volumes yet",
+            "Volume \"{}\" (the service account's token) is not mounted: this node cannot mount tokens yet",
             volume.name
         );
         notes.push(of_pod(EventKind::Normal, "VolumeNotMounted", message));

@@ -13,10 +13,11 @@
 //! Only guests write to a counted volume, and each of their calls comes by here.
 
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_lock::OnceCell;
 use rustix::fs::{fstat, FileType, OFlags, Stat};
 
 use super::wasi::Errno;
@@ -40,9 +41,20 @@ impl Amount {
         Amount { bytes: blocks(size), files: 1 }
     }
 
-    fn of(stat: &Stat) -> Amount {
+    /// What this is of.
+    #[must_use]
+    pub fn of(stat: &Stat) -> Amount {
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         Amount::of_file(if regular { size_of(stat) } else { 0 })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Amount) -> Amount {
+        Amount {
+            bytes: self.bytes.saturating_add(other.bytes),
+            files: self.files.saturating_add(other.files),
+        }
     }
 }
 
@@ -65,18 +77,25 @@ pub enum Excess {
 }
 
 /// A limit on what files take.
-#[derive(Debug)]
 pub struct Quota {
     limit: Amount,
     used: Mutex<Amount>,
-    refused: OnceCell<Excess>,
+    refused: AtomicBool,
+    told: Box<dyn Fn(Excess) + Send + Sync>,
+}
+
+impl fmt::Debug for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.used(), self.limit)
+    }
 }
 
 impl Quota {
-    /// A limit of which nothing is used.
+    /// A limit of which nothing is used. `told` is called when somebody is refused more for the first time, on the
+    /// thread of whoever it is: it must not block.
     #[must_use]
-    pub fn new(limit: Amount) -> Quota {
-        Quota { limit, used: Mutex::default(), refused: OnceCell::new() }
+    pub fn new(limit: Amount, told: impl Fn(Excess) + Send + Sync + 'static) -> Quota {
+        Quota { limit, used: Mutex::default(), refused: AtomicBool::new(false), told: Box::new(told) }
     }
 
     /// What is used.
@@ -85,14 +104,9 @@ impl Quota {
         *lock(&self.used)
     }
 
-    /// Waits until somebody was refused more.
-    pub async fn refused(&self) -> Excess {
-        *self.refused.wait().await
-    }
-
     fn take(&self, more: Amount) -> bool {
         let mut used = lock(&self.used);
-        let sum = plus(*used, more);
+        let sum = used.plus(more);
         // What is over its limit already (a lower one than before) can still be made less.
         let excess = if more.bytes > 0 && sum.bytes > self.limit.bytes {
             Excess::Bytes
@@ -103,22 +117,20 @@ impl Quota {
             return true;
         };
         drop(used);
-        let _refused_before = self.refused.set_blocking(excess);
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            (self.told)(excess);
+        }
         false
     }
 
     fn change(&self, from: Amount, to: Amount) {
         let mut used = lock(&self.used);
-        let sum = plus(*used, to);
+        let sum = used.plus(to);
         *used = Amount {
             bytes: sum.bytes.saturating_sub(from.bytes),
             files: sum.files.saturating_sub(from.files),
         };
     }
-}
-
-fn plus(a: Amount, b: Amount) -> Amount {
-    Amount { bytes: a.bytes.saturating_add(b.bytes), files: a.files.saturating_add(b.files) }
 }
 
 /// A lock that a panic has not made useless: what it guards is set whole.
@@ -161,7 +173,11 @@ impl Account {
         Arc::new(account)
     }
 
-    fn take(&self, more: Amount) -> Result<(), Errno> {
+    /// Counts `more`.
+    ///
+    /// # Errors
+    /// ENOSPC past a quota, and then nothing is counted.
+    pub fn take(&self, more: Amount) -> Result<(), Errno> {
         for (at, quota) in self.quotas.iter().enumerate() {
             if !quota.take(more) {
                 self.quotas.iter().take(at).for_each(|quota| quota.change(more, Amount::default()));

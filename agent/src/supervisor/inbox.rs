@@ -8,6 +8,7 @@ use event_listener::Event;
 use super::api::ApiFailure;
 use super::start::Started;
 use crate::pod::lifecycle::StartFailure;
+use crate::pod::storage::Exceeded;
 use crate::runtime::Exit;
 
 /// What a pod's task is told.
@@ -30,6 +31,8 @@ pub enum Message {
         /// How.
         exit: Exit,
     },
+    /// A guest was refused what the pod may not take of the disk.
+    Exceeded(Exceeded),
     /// The API server answered to a status.
     Patched(Result<(), ApiFailure>),
     /// The API server answered to the final delete.
@@ -40,7 +43,7 @@ pub enum Message {
 /// channel of the usual kind has a kilobyte.
 ///
 /// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, patch
-/// and delete that goes on sends one.
+/// and delete that goes on sends one, as does each limit of a volume.
 #[derive(Default)]
 pub struct Inbox {
     waiting: Mutex<VecDeque<Message>>,

@@ -51,8 +51,10 @@ use crate::pod::logs::{self, LogRefusal};
 use crate::pod::node::NodeFacts;
 use crate::pod::record::{Admission, PodRecord};
 use crate::pod::status::is_final;
+use crate::pod::storage::{storage, Defaults};
 use crate::pod::MIRROR;
 use crate::runtime::Usage;
+use crate::volume::PodVolumes;
 
 /// What a source of pods says.
 #[derive(Clone, Debug)]
@@ -82,6 +84,8 @@ pub struct Setup {
     pub keyring: Keyring,
     /// Who ran when the agent died.
     pub deaths: Arc<Deaths>,
+    /// What containers may take of the disk that do not say it.
+    pub storage: Defaults,
 }
 
 /// The log that somebody asked for.
@@ -121,6 +125,7 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     keyring: Keyring,
     deaths: Arc<Deaths>,
+    storage: Defaults,
     node: Mutex<Arc<NodeFacts>>,
     pods: Mutex<Pods>,
 }
@@ -140,6 +145,8 @@ pub(crate) struct Entry {
     state: Mutex<PodState>,
     inbox: Inbox,
     task: Mutex<Option<Task<()>>>,
+    /// Laid out at the first start of a container.
+    volumes: OnceCell<PodVolumes>,
     /// Set when the pod is over, or forgotten.
     over: OnceCell<()>,
 }
@@ -188,6 +195,16 @@ impl Shared {
         self.api.event(event.about(pod), event);
     }
 
+    /// Removes what a pod that is over has on the disk beside its logs.
+    async fn remove_volumes(&self, pod: &Pod) {
+        if storage(pod, self.storage).is_none() {
+            return;
+        }
+        if let Err(error) = self.workshop.remove_volumes(pod.metadata.uid.clone()).await {
+            log::warn!("pod {}: its volumes stay until the agent starts again: {error}", pod_label(pod));
+        }
+    }
+
     /// The pod that is to take the place of the forgotten one comes back.
     fn forget(&self, uid: &str) -> Option<Box<Pod>> {
         let mut pods = lock(&self.pods);
@@ -205,10 +222,19 @@ impl Supervisor {
     /// Starts with no pods.
     #[must_use]
     pub fn new(setup: Setup) -> Supervisor {
-        let Setup { api, workshop, clock, node, keyring, deaths } = setup;
+        let Setup { api, workshop, clock, node, keyring, deaths, storage } = setup;
         let node = Mutex::new(Arc::new(node));
         Supervisor {
-            shared: Arc::new(Shared { api, workshop, clock, keyring, deaths, node, pods: Mutex::default() }),
+            shared: Arc::new(Shared {
+                api,
+                workshop,
+                clock,
+                keyring,
+                deaths,
+                storage,
+                node,
+                pods: Mutex::default(),
+            }),
         }
     }
 
@@ -233,7 +259,7 @@ impl Supervisor {
                     self.applied(Box::new(pod));
                 }
                 if !std::mem::replace(&mut lock(&self.shared.pods).known, true) {
-                    self.clean_logs();
+                    self.clean_up();
                 }
             }
             PodEvent::Applied(pod) => self.applied(pod),
@@ -241,15 +267,15 @@ impl Supervisor {
         }
     }
 
-    /// Removes the logs of pods that went away while no agent ran.
-    fn clean_logs(&self) {
+    /// Removes the logs and volumes of pods that went away while no agent ran.
+    fn clean_up(&self) {
         let shared = self.shared.clone();
         control::spawn(async move {
             let known = shared.clone();
             // Asked as the folders are looked at: a pod may have come meanwhile.
             let keep = Box::new(move |uid: &str| lock(&known.pods).entries.contains_key(uid));
-            if let Err(error) = shared.workshop.remove_other_logs(keep).await {
-                log::warn!("cannot remove the logs of pods that are gone: {error}");
+            if let Err(error) = shared.workshop.remove_others(keep).await {
+                log::warn!("cannot remove the logs and volumes of pods that are gone: {error}");
             }
         })
         .detach();
@@ -326,8 +352,13 @@ impl Supervisor {
             again: None,
             kept: Kept::default(),
         });
-        let entry =
-            Arc::new(Entry { state, inbox: Inbox::default(), task: Mutex::new(None), over: OnceCell::new() });
+        let entry = Arc::new(Entry {
+            state,
+            inbox: Inbox::default(),
+            task: Mutex::new(None),
+            volumes: OnceCell::new(),
+            over: OnceCell::new(),
+        });
         pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
         drop(pods);
         for event in events {
@@ -464,8 +495,10 @@ impl Supervisor {
 fn shown(state: &PodState) -> Pod {
     let mut pod = (*state.pod).clone();
     let mut status = (*state.record.reported).clone();
-    let foreign = pod.status.conditions.iter().filter(|condition| !is_owned(&condition.kind));
-    status.conditions.extend(foreign.cloned());
+    let own = |kind: &str| is_owned(kind) || status.conditions.iter().any(|own| own.kind == kind);
+    let foreign = pod.status.conditions.iter().filter(|condition| !own(&condition.kind));
+    let foreign: Vec<_> = foreign.cloned().collect();
+    status.conditions.extend(foreign);
     pod.status = status;
     pod
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::api::ApiFailure;
 use super::deaths::Mark;
+use super::inbox::Message;
 use super::workshop::{RunSpec, Running};
 use super::{Entry, Shared};
 use crate::api::{Container, Pod, Secret};
@@ -16,6 +17,8 @@ use crate::pod::lifecycle::StartFailure;
 use crate::pod::policy::{pull_policy, PullPolicy};
 use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
+use crate::pod::storage::storage;
+use crate::runtime::Preopen;
 
 /// Scheme of `containerID`.
 const ID_SCHEME: &str = "copepod://";
@@ -53,11 +56,12 @@ impl Drop for RunGuard {
 /// Does all that it takes to start the run number `run` of a container.
 pub async fn start(
     shared: &Shared,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     pod: &Pod,
     container: &Container,
     run: u32,
 ) -> Result<Started, StartFailure> {
+    let folders = folders(shared, entry, pod, container).await?;
     let image = ensure_image(shared, entry, pod, container).await?;
     let sources = sources(shared, entry, pod, container).await?;
     let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
@@ -74,6 +78,7 @@ pub async fn start(
         memory: memory_limit(pod, container),
         cpu_request: cpu_request(pod, container),
         cpu_limit: cpu_limit(pod, container),
+        folders,
         ports: listened(pod, container, &shared.node().ips)
             .map_err(|error| StartFailure::Create(format!("container \"{}\": {error}", container.name)))?,
         // What is wrong with them has refused the pod.
@@ -86,6 +91,41 @@ pub async fn start(
     // Unguessable is not needed, never used twice is: 128 random bits.
     let id = format!("{ID_SCHEME}{:032x}", fastrand::u128(..));
     Ok(Started { run: RunGuard(Some(running)), id, image_id, mark })
+}
+
+/// What the container mounts, of the pod's volumes: they are laid out before the first container starts.
+async fn folders(
+    shared: &Shared,
+    entry: &Arc<Entry>,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Vec<Preopen>, StartFailure> {
+    let Some(storage) = storage(pod, shared.storage) else { return Ok(Vec::new()) };
+    let told = {
+        let entry = Arc::downgrade(entry);
+        Arc::new(move |exceeded| {
+            if let Some(entry) = entry.upgrade() {
+                entry.inbox.put(Message::Exceeded(exceeded));
+            }
+        })
+    };
+    let uid = pod.metadata.uid.clone();
+    let laid = entry.volumes.get_or_try_init(|| shared.workshop.lay_volumes(uid, storage, told)).await;
+    let laid = laid.map_err(|error| StartFailure::Create(format!("failed to set up volumes: {error}")))?;
+    // What is not laid out, admission has let pass: nobody needs it.
+    let mounts = container.volume_mounts.iter();
+    Ok(mounts
+        .filter_map(|mount| laid.preopen(&mount.name, absolute(&mount.mount_path), mount.read_only))
+        .collect())
+}
+
+/// A relative path of a container starts at its root.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 /// Whose logs a pod's are.

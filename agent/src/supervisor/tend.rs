@@ -17,6 +17,7 @@ use crate::control::{self, Task};
 use crate::pod::events::EventText;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
+use crate::pod::storage::evicted;
 
 /// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
 /// rest would otherwise hold up the control thread.
@@ -33,6 +34,8 @@ struct Tender {
     watches: ByContainer<Task<()>>,
     serial: u64,
     reporter: Reporter,
+    /// The pod is over, and its volumes are being removed.
+    cleared: bool,
 }
 
 /// What a look came to.
@@ -52,6 +55,7 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         watches: ByContainer::default(),
         serial: 0,
         reporter: Reporter::new(accepted),
+        cleared: false,
     };
     loop {
         let look = tender.look();
@@ -112,9 +116,18 @@ impl Tender {
             look.wake = earlier(look.wake, again);
         }
         if is_final(&status.phase) || look.forget {
+            self.clear(&pod);
             let _over_before = self.entry.over.set_blocking(());
         }
         look
+    }
+
+    /// Gives back the room that a pod takes which is over, as long as its object stays.
+    fn clear(&mut self, pod: &Arc<Pod>) {
+        if !std::mem::replace(&mut self.cleared, true) {
+            let (shared, pod) = (self.shared.clone(), pod.clone());
+            control::spawn(async move { shared.remove_volumes(&pod).await }).detach();
+        }
     }
 
     /// One status, which the record, the reporter and what is on its way share.
@@ -186,6 +199,9 @@ impl Tender {
                 self.entry.state().runs.remove(&container);
                 Some(Happening::Ended(container, exit))
             }
+            Message::Exceeded(exceeded) => {
+                Some(Happening::StorageExceeded(evicted(&pod, &exceeded, self.shared.storage)))
+            }
             Message::Patched(answer) => {
                 let answer = self.reporter.patched(&pod, answer, now.mono);
                 (answer == Answer::Settled).then_some(Happening::Settled)
@@ -240,7 +256,9 @@ impl Tender {
     }
 
     async fn forget(self) {
-        let key = start::key_of(&self.entry.state().pod);
+        let pod = self.entry.state().pod.clone();
+        self.shared.remove_volumes(&pod).await;
+        let key = start::key_of(&pod);
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
         }

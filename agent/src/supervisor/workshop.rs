@@ -19,8 +19,10 @@ use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MA
 use crate::log::{Logs, PodKey, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::ports::Port;
+use crate::pod::storage::Storage;
 use crate::runtime::destinations::Destination;
 use crate::runtime::{Exit, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
+use crate::volume::{PodVolumes, Told, Volumes};
 use crate::{control, error_chain};
 
 /// What one run of a container is made of.
@@ -42,6 +44,8 @@ pub struct RunSpec {
     pub cpu_request: u32,
     /// Thousandths of a processor that it may use.
     pub cpu_limit: Option<u32>,
+    /// Folders that it mounts, in order.
+    pub folders: Vec<Preopen>,
     /// What it listens on.
     pub ports: Vec<Port>,
     /// Where it may connect to.
@@ -75,14 +79,19 @@ pub trait Workshop: Send + Sync {
     ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>>;
     /// Starts a run.
     fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>>;
+    /// Lays out the volumes of a pod, or takes up those that are there; `told` of what its guests are refused.
+    fn lay_volumes(&self, uid: String, storage: Storage, told: Told)
+        -> BoxFuture<'_, io::Result<PodVolumes>>;
+    /// Removes the volumes of a pod whose containers have ended for good.
+    fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the logs of a pod that is gone.
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>>;
-    /// Removes the logs of all pods whose UID `keep` does not know.
-    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>>;
+    /// Removes the logs and volumes of all pods whose UID `keep` does not know.
+    fn remove_others(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>>;
 }
 
 /// Knows the UIDs of pods.
-pub type Keep = Box<dyn Fn(&str) -> bool + Send>;
+pub type Keep = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What every container has here that its pod does not give it: nothing on a node, for `copepod run` what its
 /// command line says.
@@ -117,6 +126,8 @@ pub struct WasmWorkshop {
     pub store: Store,
     /// How registries are spoken to.
     pub registries: Arc<Registries>,
+    /// Lays out the volumes.
+    pub volumes: Volumes,
     /// Keeps the logs.
     pub logs: Logs,
     /// What comes from a command line.
@@ -202,14 +213,29 @@ impl Workshop for WasmWorkshop {
         })
     }
 
+    fn lay_volumes(
+        &self,
+        uid: String,
+        storage: Storage,
+        told: Told,
+    ) -> BoxFuture<'_, io::Result<PodVolumes>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.lay(&uid, &storage, &told)))
+    }
+
+    fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.remove(&uid)))
+    }
+
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>> {
         let logs = self.logs.clone();
         Box::pin(control::blocking(move || logs.remove(&pod)))
     }
 
-    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
-        let logs = self.logs.clone();
-        Box::pin(control::blocking(move || logs.remove_others(keep)))
+    fn remove_others(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
+        let (logs, volumes) = (self.logs.clone(), self.volumes.clone());
+        Box::pin(control::blocking(move || logs.remove_others(&keep).and(volumes.remove_others(&keep))))
     }
 }
 
@@ -250,7 +276,7 @@ impl WasmWorkshop {
             name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
             args: spec.args,
             env: spec.env,
-            preopens: self.by_hand.folders.clone(),
+            preopens: spec.folders.into_iter().chain(self.by_hand.folders.iter().cloned()).collect(),
             listeners,
             destinations: spec.destinations,
             stdin,

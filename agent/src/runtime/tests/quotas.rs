@@ -12,15 +12,16 @@ const NOSPC: u32 = 51;
 struct Counted {
     disk: Disk,
     quota: Arc<Quota>,
+    refused: Arc<Mutex<Vec<Excess>>>,
     account: Arc<Account>,
     runtime: Runtime,
 }
 
 impl Counted {
     fn new(bytes: u64, files: u64) -> Counted {
-        let quota = Arc::new(Quota::new(Amount { bytes, files }));
+        let (quota, refused) = quota(Amount { bytes, files });
         let account = Account::new(vec![Arc::clone(&quota)], Amount::default());
-        Counted { disk: Disk::new(), quota, account, runtime: runtime(2) }
+        Counted { disk: Disk::new(), quota, refused, account, runtime: runtime(2) }
     }
 
     fn start(&self, paths: &[&str], body: &str) -> Guest {
@@ -50,6 +51,13 @@ impl Counted {
         }
         sum
     }
+}
+
+/// A quota, and what it told of.
+fn quota(limit: Amount) -> (Arc<Quota>, Arc<Mutex<Vec<Excess>>>) {
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&refused);
+    (Arc::new(Quota::new(limit, move |excess| told.lock().unwrap().push(excess))), refused)
 }
 
 /// Opens or makes `$0`, and writes `$1`, ten bytes, at `at`.
@@ -133,8 +141,7 @@ fn what_is_there_already_needs_no_place() {
     assert_eq!(counted.errno(&["a", TEN, "b"], &body), (20, 4096, 2), "EEXIST");
     let again = format!("(block (result i32) {} (i32.const 0))", written(0));
     assert_eq!(counted.errno(&["a", TEN, "b"], &again), (0, 4096, 2));
-    let unasked = futures_lite::future::poll_once(counted.quota.refused());
-    assert_eq!(block_on(unasked), None, "nothing was refused");
+    assert_eq!(*counted.refused.lock().unwrap(), [], "nothing was refused");
 }
 
 #[test]
@@ -150,7 +157,7 @@ fn past_the_limit_is_enospc_and_loses_nothing() {
         let counted = Counted::new(8192, 10);
         let body = format!("(block (result i32) {} {last})", written(8000));
         assert_eq!(counted.errno(&["a", TEN], &body), (NOSPC, 8192, 1), "{what}");
-        assert_eq!(block_on(counted.quota.refused()), Excess::Bytes, "{what}");
+        assert_eq!(*counted.refused.lock().unwrap(), [Excess::Bytes], "{what}");
         assert_eq!(fs::read(counted.disk.0.join("other/a")).unwrap().len(), 8010, "{what}");
     }
     for (what, last) in [
@@ -161,7 +168,7 @@ fn past_the_limit_is_enospc_and_loses_nothing() {
         let counted = Counted::new(8192, 1);
         let body = format!("(block (result i32) {} {last})", written(0));
         assert_eq!(counted.errno(&["a", TEN, "b"], &body), (NOSPC, 4096, 1), "{what}");
-        assert_eq!(block_on(counted.quota.refused()), Excess::Files, "{what}");
+        assert_eq!(*counted.refused.lock().unwrap(), [Excess::Files], "{what}");
         assert!(!counted.disk.0.join("other/b").exists(), "{what}");
     }
 }
@@ -169,15 +176,15 @@ fn past_the_limit_is_enospc_and_loses_nothing() {
 #[test]
 fn of_two_quotas_both_hold() {
     let (own, pods) = (Amount { bytes: 8192, files: 10 }, Amount { bytes: 4096, files: 10 });
-    let quotas = [own, pods].map(|limit| Arc::new(Quota::new(limit)));
+    let [(own, _), (pods, refused)] = [own, pods].map(quota);
     let mut counted = Counted::new(0, 0);
-    counted.account = Account::new(quotas.to_vec(), Amount { bytes: 0, files: 3 });
+    counted.account = Account::new(vec![own.clone(), pods.clone()], Amount { bytes: 0, files: 3 });
     let body = format!("(block (result i32) {} {} (i32.const 0))", written(0), written(8000));
     assert_eq!(counted.errno(&["a", TEN], &body).0, NOSPC);
-    for quota in &quotas {
+    for quota in [own, pods] {
         assert_eq!(quota.used(), Amount { bytes: 4096, files: 4 }, "what one refused, the other has back");
     }
-    assert_eq!(block_on(quotas[1].refused()), Excess::Bytes);
+    assert_eq!(*refused.lock().unwrap(), [Excess::Bytes]);
 }
 
 /// Two guests make, write, rename, cut and remove the same two names at the same time: some calls fail, since the

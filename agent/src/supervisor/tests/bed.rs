@@ -9,7 +9,9 @@ use crate::durable::clock::Now;
 use crate::image::{Found, Image, Reference};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
+use crate::pod::storage::{Defaults, Storage};
 use crate::runtime::Exit;
+use crate::volume::{PodVolumes, Told};
 use futures_lite::future::yield_now;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -166,6 +168,8 @@ pub struct FakeWorkshop {
     pub run_errors: Mutex<VecDeque<StartFailure>>,
     pub runs: Mutex<Vec<(RunSpec, FakeRun)>>,
     pub stubborn: Mutex<bool>,
+    /// What is laid out for which pod, and who is told of what is refused there.
+    pub volumes: Mutex<Vec<(String, Told)>>,
     pub removed_logs: Mutex<Vec<PodKey>>,
     pub kept_logs: Mutex<Vec<String>>,
     pub cleanings: Mutex<usize>,
@@ -214,11 +218,19 @@ impl Workshop for FakeWorkshop {
             Ok(run)
         })
     }
+    fn lay_volumes(&self, uid: String, _: Storage, told: Told) -> BoxFuture<'_, io::Result<PodVolumes>> {
+        lock(&self.volumes).push((uid, told));
+        Box::pin(async { Ok(PodVolumes::default()) })
+    }
+    fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>> {
+        lock(&self.volumes).retain(|(laid, _)| *laid != uid);
+        Box::pin(async { Ok(()) })
+    }
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>> {
         lock(&self.removed_logs).push(pod);
         Box::pin(async { Ok(()) })
     }
-    fn remove_other_logs(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
+    fn remove_others(&self, keep: Keep) -> BoxFuture<'_, io::Result<()>> {
         *lock(&self.kept_logs) =
             ["u", "long-gone"].into_iter().filter(|uid| keep(uid)).map(str::to_owned).collect();
         *lock(&self.cleanings) += 1;
@@ -275,6 +287,7 @@ impl Bed {
             (Arc::<FakeApi>::default(), Arc::<FakeWorkshop>::default(), Arc::<FakeClock>::default());
         let supervisor = Supervisor::new(Setup {
             deaths: Arc::default(),
+            storage: Defaults { bytes: 1 << 20, files: 100 },
             api: api.clone(),
             workshop: workshop.clone(),
             clock: clock.clone(),

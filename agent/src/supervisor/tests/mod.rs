@@ -11,6 +11,7 @@ use crate::api::{ByteString, ConfigMap, Secret};
 use crate::pod::happening::{KILLED, STOPPED};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
+use crate::pod::storage::Exceeded;
 use crate::runtime::Exit;
 use serde_json::{json, Value};
 
@@ -387,5 +388,43 @@ fn what_kubectl_apply_notes_for_itself_is_not_kept_unless_the_pod_is_shown_it() 
             let shown = pods.iter().find(|pod| pod.metadata.uid == uid).unwrap();
             assert_eq!(shown.metadata.annotations.len(), kept, "{uid}");
         }
+    });
+}
+
+#[test]
+fn a_pod_that_fills_its_volume_is_evicted_and_its_room_given_back() {
+    play(|bed| async move {
+        let pod = samples::pod(&json!({
+            "containers": [{"name": "c", "image": "i:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        }));
+        bed.apply(pod);
+        bed.running(1).await;
+        let told = lock(&bed.workshop.volumes)[0].1.clone();
+        bed.events();
+        told(Exceeded::Volume("v".to_owned()));
+        let failed =
+            |bed: &Bed| lock(&bed.api.statuses).last().is_some_and(|status| status.phase == "Failed");
+        bed.until("the pod to be evicted", failed).await;
+        let status = lock(&bed.api.statuses).last().cloned().unwrap();
+        let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
+        assert_eq!((status.reason.as_str(), status.message.as_str()), ("Evicted", message));
+        let disrupted = status.conditions.iter().find(|c| c.kind == "DisruptionTarget").unwrap();
+        assert_eq!((disrupted.status.as_str(), disrupted.reason.as_str()), ("True", "TerminationByKubelet"));
+        assert_eq!(
+            bed.events(),
+            [
+                &*format!("Evicted: {}", message.trim_end()),
+                "spec.containers{c} Killing: Stopping container c"
+            ]
+        );
+        bed.until("the volume to go", |bed| lock(&bed.workshop.volumes).is_empty()).await;
+        assert!(!bed.supervisor.pods().is_empty(), "its object stays");
+        let shown = &bed.supervisor.pods()[0];
+        let count = shown.status.conditions.iter().filter(|c| c.kind == "DisruptionTarget").count();
+        assert_eq!(count, 1);
+        told(Exceeded::Pod);
+        bed.rest().await;
+        assert_eq!(bed.events(), [""; 0], "once is enough");
     });
 }

@@ -50,13 +50,15 @@ pub enum Guest {
     Fill,
     /// C: moves bytes through standard output (`stdout MIB`) or a file (`file PATH MIB`).
     Pour,
+    /// C: what strangers do, by its first argument, in the folder of its second.
+    Hostile,
     /// Go, with much of its library linked (24 MB): goes round for as many seconds as its argument says.
     Large,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 18] = [
+    pub const ALL: [Guest; 19] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -74,6 +76,7 @@ impl Guest {
         Guest::Compute,
         Guest::Fill,
         Guest::Pour,
+        Guest::Hostile,
         Guest::Large,
     ];
 
@@ -96,6 +99,7 @@ impl Guest {
             Guest::Compute => "compute.c",
             Guest::Fill => "fill.c",
             Guest::Pour => "pour.c",
+            Guest::Hostile => "hostile.c",
             Guest::Large => "large.go",
         }
     }

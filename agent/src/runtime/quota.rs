@@ -3,11 +3,12 @@
 //! An [`Account`] knows what is in one volume, and counts it against [`Quota`]s: the volume's own, and that of
 //! all volumes of a pod. What one of them refuses answers ENOSPC.
 //!
-//! A regular file counts as its size, holes included, in whole blocks; anything else as a file of no bytes.
+//! A regular file counts as its size, holes included, in whole blocks; each name counts as a file, be it one of
+//! several of one file, a folder's or a symbolic link's.
 //! A write is counted before it is done, by where it is to end: two guests that append to one file at the same
 //! moment can be a chunk ahead of what is counted, until the next write or the end of either. Whoever lets go
 //! of a file last settles what it counts as: by then it has the size that it has, or no name any more and is
-//! gone. So that this is always somebody, what may take a name away ([`Account::changing`]) holds the file like
+//! gone. So that this is always somebody, what may take a name away ([`Account::removing`]) holds the file like
 //! one who has it open.
 //!
 //! Only guests write to a counted volume, and each of their calls comes by here.
@@ -30,22 +31,15 @@ pub const BLOCK: u64 = 4096;
 pub struct Amount {
     /// Of regular files, in whole blocks.
     pub bytes: u64,
-    /// Names that take an inode each: files, folders, symbolic links.
+    /// Names: of files, folders, links.
     pub files: u64,
 }
 
 impl Amount {
-    /// One regular file of `size` bytes.
+    /// So many bytes of files.
     #[must_use]
-    pub fn of_file(size: u64) -> Amount {
-        Amount { bytes: blocks(size), files: 1 }
-    }
-
-    /// What this is of.
-    #[must_use]
-    pub fn of(stat: &Stat) -> Amount {
-        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        Amount::of_file(if regular { size_of(stat) } else { 0 })
+    pub fn of_bytes(bytes: u64) -> Amount {
+        Amount { bytes, files: 0 }
     }
 
     /// Both together.
@@ -58,9 +52,21 @@ impl Amount {
     }
 }
 
+/// One name.
+pub const NAME: Amount = Amount { bytes: 0, files: 1 };
+
 /// `size` in whole blocks.
 fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// The bytes that an inode counts as, whatever its names.
+#[must_use]
+pub fn bytes_of(stat: &Stat) -> u64 {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => blocks(size_of(stat)),
+        _ => 0,
+    }
 }
 
 fn size_of(stat: &Stat) -> u64 {
@@ -152,7 +158,7 @@ pub struct Account {
 struct Inode {
     holders: u32,
     /// What it is counted as.
-    amount: Amount,
+    bytes: u64,
 }
 
 /// Where a write is to end.
@@ -191,7 +197,13 @@ impl Account {
         self.quotas.iter().for_each(|quota| quota.change(from, to));
     }
 
-    /// `make` makes what `find` finds no handle of, or fails and makes nothing.
+    fn recount(&self, from: u64, to: u64) {
+        if from != to {
+            self.change(Amount::of_bytes(from), Amount::of_bytes(to));
+        }
+    }
+
+    /// `make` makes the name that `find` finds no handle of, or fails and makes nothing.
     pub fn making<T>(
         &self,
         find: impl FnOnce() -> Result<OwnedFd, Errno>,
@@ -206,21 +218,39 @@ impl Account {
     }
 
     fn make<T>(&self, make: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        let one = Amount::of_file(0);
-        self.take(one)?;
-        make().inspect_err(|_| self.change(one, Amount::default()))
+        self.take(NAME)?;
+        make().inspect_err(|_| self.change(NAME, Amount::default()))
     }
 
-    /// `change` may take away, give or give to another the name that `find` opens a handle of; it makes nothing.
-    pub fn changing<T>(
+    /// `remove` takes the name away that `find` opens a handle of.
+    pub fn removing<T>(
         self: &Arc<Self>,
         find: impl FnOnce() -> Result<OwnedFd, Errno>,
-        change: impl FnOnce() -> Result<T, Errno>,
+        remove: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let _names = lock(&self.names);
-        // What is not there is for `change` to say.
+        // What is not there is for `remove` to say.
         let _held = find().ok().map(|fd| Held::new(fd, Some(self))).transpose()?;
-        change()
+        remove().inspect(|_| self.change(NAME, Amount::default()))
+    }
+
+    /// `rename` gives the name that `new` opens a handle of, if it is there, to what `old` opens one of.
+    pub fn renaming<T>(
+        self: &Arc<Self>,
+        old: impl FnOnce() -> Result<OwnedFd, Errno>,
+        new: impl FnOnce() -> Result<OwnedFd, Errno>,
+        rename: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let _names = lock(&self.names);
+        let Ok(new) = new() else { return rename() };
+        // Of two names of one file both stay (rename(2)).
+        let same = fstat(old()?)?.st_ino == fstat(&new)?.st_ino;
+        let _held = Held::new(new, Some(self))?;
+        rename().inspect(|_| {
+            if !same {
+                self.change(NAME, Amount::default());
+            }
+        })
     }
 
     /// `open` opens what `find` opens a handle of; by its flags it may make that, or cut it.
@@ -253,12 +283,12 @@ impl Account {
                 inode.holders = inode.holders.saturating_add(1);
             }
             Entry::Vacant(none) => {
-                let amount = Amount::of(&stat);
+                let bytes = bytes_of(&stat);
                 if stat.st_nlink == 0 {
                     // It was settled that it is gone, and it is not yet.
-                    self.change(Amount::default(), amount);
+                    self.recount(0, bytes);
                 }
-                none.insert(Inode { holders: 1, amount });
+                none.insert(Inode { holders: 1, bytes });
             }
         }
         Ok(stat.st_ino)
@@ -272,11 +302,10 @@ impl Account {
         if holders > 0 {
             return;
         }
-        let counted = entry.remove().amount;
+        let counted = entry.remove().bytes;
         // A file system that cannot say it: as before.
         let Ok(stat) = fstat(fd) else { return };
-        let is = if stat.st_nlink == 0 { Amount::default() } else { Amount::of(&stat) };
-        self.change(counted, is);
+        self.recount(counted, if stat.st_nlink == 0 { 0 } else { bytes_of(&stat) });
     }
 
     fn reserve(&self, fd: BorrowedFd<'_>, inode: u64, end: End) -> Result<(), Errno> {
@@ -287,10 +316,10 @@ impl Account {
             End::At(end) => end,
             End::Append(len) => size.checked_add(len).ok_or(Errno::Fbig)?,
         };
-        let more = blocks(end.max(size)).saturating_sub(inode.amount.bytes);
+        let more = blocks(end.max(size)).saturating_sub(inode.bytes);
         if more > 0 {
-            self.take(Amount { bytes: more, files: 0 })?;
-            inode.amount.bytes = inode.amount.bytes.saturating_add(more);
+            self.take(Amount::of_bytes(more))?;
+            inode.bytes = inode.bytes.saturating_add(more);
         }
         Ok(())
     }
@@ -298,9 +327,9 @@ impl Account {
     fn resized(&self, fd: BorrowedFd<'_>, inode: u64) {
         let mut held = lock(&self.held);
         let (Some(inode), Ok(stat)) = (held.get_mut(&inode), fstat(fd)) else { return };
-        let is = Amount::of(&stat);
-        self.change(inode.amount, is);
-        inode.amount = is;
+        let is = bytes_of(&stat);
+        self.recount(inode.bytes, is);
+        inode.bytes = is;
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{fstat, open, openat, statat, unlinkat, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::runtime::quota::Amount;
+use crate::runtime::quota::{bytes_of, Amount, NAME};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -31,13 +31,13 @@ pub fn measure(root: &Path) -> io::Result<Amount> {
     }
     impl Visit for Count {
         fn file(&mut self, _: BorrowedFd<'_>, _: &CStr, stat: &Stat) -> Result<(), Errno> {
-            if stat.st_nlink == 1 || self.linked.insert(stat.st_ino) {
-                self.sum = self.sum.plus(Amount::of(stat));
-            }
+            let first = stat.st_nlink == 1 || self.linked.insert(stat.st_ino);
+            let bytes = if first { bytes_of(stat) } else { 0 };
+            self.sum = self.sum.plus(Amount { bytes, ..NAME });
             Ok(())
         }
         fn folder(&mut self, _: BorrowedFd<'_>, _: &CStr) -> Result<(), Errno> {
-            self.sum = self.sum.plus(Amount::of_file(0));
+            self.sum = self.sum.plus(NAME);
             Ok(())
         }
     }

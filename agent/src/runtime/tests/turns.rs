@@ -87,6 +87,41 @@ fn a_poll_of_nothing_is_einval() {
     assert_eq!(run(&guests::start("", body)).0, Exit::Code(28));
 }
 
+/// Standard streams are ready at once: the hour beside them is not waited for.
+#[test]
+fn a_poll_of_the_standard_streams_answers_for_each() {
+    // Subscriptions from 2048 on, 48 bytes each: an hour, stdin to read, stdout and stderr to write.
+    let subscriptions = [(0, 1, 3_600_000_000_000_u64), (1, 0, 0), (2, 1, 0), (2, 2, 0)];
+    let set = |(index, (tag, what, time)): (usize, (u32, u32, u64))| {
+        let at = 2048 + 48 * index;
+        format!(
+            "(i64.store (i32.const {at}) (i64.const {index})) (i32.store8 (i32.const {}) (i32.const {tag}))
+             (i32.store (i32.const {}) (i32.const {what})) (i64.store (i32.const {}) (i64.const {time}))",
+            at + 8,
+            at + 16,
+            at + 24
+        )
+    };
+    let set: String = subscriptions.into_iter().enumerate().map(set).collect();
+    // Each event's place is its userdata's digit in the code: errno 0 and its own tag, or it traps.
+    let body = format!(
+        "(local $at i32) (local $code i32)
+         {set}
+         (if (call $poll_oneoff (i32.const 2048) (i32.const 4096) (i32.const 4) (i32.const 96)) (then unreachable))
+         (local.set $at (i32.const 4096))
+         (loop $next
+           (if (i32.load16_u (i32.add (local.get $at) (i32.const 8))) (then unreachable))
+           (local.set $code (i32.or (local.get $code)
+             (i32.shl (i32.load8_u (i32.add (local.get $at) (i32.const 10)))
+               (i32.mul (i32.wrap_i64 (i64.load (local.get $at))) (i32.const 4)))))
+           (local.set $at (i32.add (local.get $at) (i32.const 32)))
+           (br_if $next (i32.lt_u (local.get $at)
+             (i32.add (i32.const 4096) (i32.mul (i32.load (i32.const 96)) (i32.const 32))))))
+         (call $proc_exit (local.get $code))"
+    );
+    assert_eq!(run(&guests::start("", &body)).0, Exit::Code(0x2210), "read 0, write 1, write 2, no hour");
+}
+
 #[test]
 fn the_result_of_a_long_run_does_not_depend_on_its_slices() {
     // The sum of 0..20,000,000, in many slices, with memory filled beside it.

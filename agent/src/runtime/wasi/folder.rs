@@ -108,16 +108,29 @@ impl Folder {
         }
     }
 
-    /// `change` takes the name `name` in `parent` away, gives it, or gives it to something else.
-    pub fn changing<T>(
+    /// `remove` takes the name `name` in `parent` away.
+    pub fn removing<T>(
         &self,
         parent: &OwnedFd,
         name: &str,
-        change: impl FnOnce() -> Result<T, Errno>,
+        remove: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         match &self.account {
-            Some(account) => account.changing(|| named(parent, name), change),
-            None => change(),
+            Some(account) => account.removing(|| named(parent, name), remove),
+            None => remove(),
+        }
+    }
+
+    /// `rename` gives what is called `old` the name `new`; each is in a parent.
+    pub fn renaming<T>(
+        &self,
+        old: (&OwnedFd, &str),
+        new: (&OwnedFd, &str),
+        rename: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match &self.account {
+            Some(account) => account.renaming(|| named(old.0, old.1), || named(new.0, new.1), rename),
+            None => rename(),
         }
     }
 

@@ -59,7 +59,7 @@ pub fn path_remove_directory(memory: &mut Memory<'_>, host: &mut Host, args: Arg
     folder.writable()?;
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Inval)?;
-        folder.changing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::REMOVEDIR)?))
+        folder.removing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::REMOVEDIR)?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -71,7 +71,7 @@ pub fn path_unlink_file(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>
     folder.writable()?;
     let work = move || {
         let (parent, name) = folder.parent(&path, Errno::Isdir)?;
-        folder.changing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::empty())?))
+        folder.removing(&parent, name, || Ok(unlinkat(&parent, name, AtFlags::empty())?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -129,8 +129,7 @@ pub fn path_link(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
             // The kernel would follow a link; and a folder has no second name.
             return Err(Errno::Notdir);
         }
-        let link = || Ok(linkat(&old_parent, old, &new_parent, new, AtFlags::empty())?);
-        to.changing(&new_parent, new, link)
+        to.making(&new_parent, new, || Ok(linkat(&old_parent, old, &new_parent, new, AtFlags::empty())?))
     };
     off_thread(work, |(), _, _| Ok(()))
 }
@@ -153,7 +152,8 @@ pub fn path_rename(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> 
     let work = move || {
         let (old_parent, old) = from.parent(&old, Errno::Busy)?;
         let (new_parent, new) = to.parent(&new, Errno::Busy)?;
-        to.changing(&new_parent, new, || Ok(renameat(&old_parent, old, &new_parent, new)?))
+        let rename = || Ok(renameat(&old_parent, old, &new_parent, new)?);
+        to.renaming((&old_parent, old), (&new_parent, new), rename)
     };
     off_thread(work, |(), _, _| Ok(()))
 }

@@ -16,6 +16,7 @@ mod pod_status;
 mod quantity;
 mod review;
 mod volume;
+mod word;
 
 pub use certificates::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
@@ -52,6 +53,7 @@ pub use volume::{
     KeyToPath, ProjectedVolume, ProjectionSource, SecretVolume, ServiceAccountTokenProjection, Volume,
     VolumeSource,
 };
+pub use word::Word;
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{object, Quantity, ResourceRequirements, Time};
+use super::{object, Quantity, ResourceRequirements, Time, Word};
 
 object! {
     /// `status` of a pod.
@@ -38,8 +38,8 @@ object! {
         message: String,
     } always {
         #[serde(rename = "type")]
-        kind: String,
-        status: String,
+        kind: Word,
+        status: Word,
     }
 }
 

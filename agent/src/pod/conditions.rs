@@ -56,8 +56,8 @@ fn condition(
     let mut old = before.conditions.iter();
     let old = old.find(|condition| condition.kind == kind && condition.status == state);
     PodCondition {
-        kind: kind.to_owned(),
-        status: state.to_owned(),
+        kind: kind.into(),
+        status: state.into(),
         reason: reason.to_owned(),
         message,
         observed_generation: pod.metadata.generation,
@@ -125,13 +125,13 @@ fn readiness_gates(pod: &Pod) -> Verdict {
         .iter()
         .filter_map(|gate| {
             let kind = &gate.condition_type;
-            match pod.status.conditions.iter().find(|condition| condition.kind == *kind) {
+            match pod.status.conditions.iter().find(|condition| condition.kind == **kind) {
                 None => {
                     Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist."))
                 }
                 Some(condition) if condition.status != "True" => Some(format!(
                     "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
-                    condition.status
+                    &*condition.status
                 )),
                 Some(_) => None,
             }

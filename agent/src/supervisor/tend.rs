@@ -72,7 +72,8 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         let message = or(tender.entry.inbox.take(), wait).await;
         tender.take(message);
     }
-    tender.forget().await;
+    // Its size is not every pod's, all its life.
+    Box::pin(tender.forget()).await;
 }
 
 impl Tender {

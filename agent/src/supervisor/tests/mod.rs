@@ -410,7 +410,7 @@ fn a_pod_that_fills_its_volume_is_evicted_and_its_room_given_back() {
         let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
         assert_eq!((status.reason.as_str(), status.message.as_str()), ("Evicted", message));
         let disrupted = status.conditions.iter().find(|c| c.kind == "DisruptionTarget").unwrap();
-        assert_eq!((disrupted.status.as_str(), disrupted.reason.as_str()), ("True", "TerminationByKubelet"));
+        assert_eq!((&*disrupted.status, disrupted.reason.as_str()), ("True", "TerminationByKubelet"));
         assert_eq!(
             bed.events(),
             [

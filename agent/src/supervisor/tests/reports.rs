@@ -152,7 +152,7 @@ fn a_condition_that_somebody_else_changed_is_set_right_after_a_while() {
         assert_eq!(lock(&bed.api.patches).len(), patches, "its own echo is no news");
 
         let ready = pod.status.conditions.iter_mut().find(|condition| condition.kind == "Ready").unwrap();
-        "False".clone_into(&mut ready.status);
+        ready.status = "False".into();
         "3".clone_into(&mut pod.metadata.resource_version);
         bed.apply(pod);
         bed.until("the wait", |bed| bed.clock.is_awaited(10)).await;

@@ -91,10 +91,6 @@ fn what_this_node_cannot_give_is_refused_by_its_own_reason() {
         (json!({"resourceClaims": [{"name": "g"}]}), "ResourceClaimsNotSupported"),
         (json!({"runtimeClassName": "gvisor"}), "RuntimeClassNotSupported"),
         (json!({"securityContext": {"sysctls": [{"name": "a", "value": "b"}]}}), "SysctlForbidden"),
-        (
-            json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}]}),
-            "SidecarContainersNotSupported",
-        ),
         (container(json!({"livenessProbe": {}})), "ProbeNotSupported"),
         (container(json!({"readinessProbe": {}})), "ProbeNotSupported"),
         (container(json!({"startupProbe": {}})), "ProbeNotSupported"),

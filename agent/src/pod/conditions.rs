@@ -1,6 +1,7 @@
 //! `status.conditions` that a node owns (`pkg/kubelet/status/generate.go`).
 
-use crate::api::{ContainerStatus, Pod, PodCondition, PodStatus, Time};
+use super::policy::is_sidecar;
+use crate::api::{Container, ContainerStatus, Pod, PodCondition, PodStatus, Time};
 use crate::durable::clock::Now;
 
 /// The conditions that this agent writes, in its order; all others are somebody else's and left alone.
@@ -87,9 +88,17 @@ fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
     if !failed && status.container_statuses.iter().any(begun) {
         return TRUE;
     }
+    // A sidecar has done its part when it runs.
+    let complete = |container: &Container, status: &ContainerStatus| {
+        if is_sidecar(container) {
+            status.started == Some(true)
+        } else {
+            status.ready
+        }
+    };
     let incomplete: Vec<&str> = all
         .iter()
-        .filter(|container| of(&status.init_container_statuses, &container.name).is_none_or(|s| !s.ready))
+        .filter(|c| of(&status.init_container_statuses, &c.name).is_none_or(|status| !complete(c, status)))
         .map(|container| container.name.as_str())
         .collect();
     if incomplete.is_empty() {
@@ -105,12 +114,13 @@ fn containers_ready(pod: &Pod, status: &PodStatus) -> Verdict {
         "Failed" => return (false, "PodFailed", String::new()),
         _ => {}
     }
-    let unready: Vec<&str> = pod
-        .spec
-        .containers
-        .iter()
-        .filter(|container| of(&status.container_statuses, &container.name).is_none_or(|s| !s.ready))
-        .map(|container| container.name.as_str())
+    let sidecars = pod.spec.init_containers.iter().filter(|container| is_sidecar(container));
+    let sidecars = sidecars.map(|container| (container, &status.init_container_statuses));
+    let apps = pod.spec.containers.iter().map(|container| (container, &status.container_statuses));
+    let unready: Vec<&str> = sidecars
+        .chain(apps)
+        .filter(|(container, statuses)| of(statuses, &container.name).is_none_or(|status| !status.ready))
+        .map(|(container, _)| container.name.as_str())
         .collect();
     if unready.is_empty() {
         return TRUE;

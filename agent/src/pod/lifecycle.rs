@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::events::{self, EventText};
 use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
-use super::policy::restarts;
+use super::policy::{is_sidecar, restarts};
 use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, Stop, Waiting};
 use super::status::is_final;
 use super::WAIT_FOR_GRACE;
@@ -59,10 +59,11 @@ pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
             events.extend(stop(record, EVICTION_GRACE, now));
         }
         events.extend(check_deletion(pod, record, now));
-        if is_final(&pod.status.phase) && !is_final(&record.reported.phase) {
-            // Somebody else declared it over, and a final phase is never left again.
-            let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
-            events.extend(stop(record, grace, now));
+        // Somebody else declared it over, and a final phase is never left again.
+        let declared = is_final(&pod.status.phase) && !is_final(&record.reported.phase);
+        // What still runs of a pod that is over are its sidecars.
+        if declared || (over(pod, record) && !record.quiet()) {
+            events.extend(stop(record, own_grace(pod), now));
         }
         for (spec, container) in specs_mut(pod, record) {
             events.extend(advance_container(spec, container, now));
@@ -80,9 +81,8 @@ fn check_deadline(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText>
         return Vec::new();
     }
     record.failure = Some(PodFailure::DeadlineExceeded);
-    let grace = pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
     let mut events = vec![events::deadline_exceeded()];
-    events.extend(stop(record, grace, now));
+    events.extend(stop(record, own_grace(pod), now));
     events
 }
 
@@ -94,12 +94,12 @@ fn check_deletion(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText>
     if pod.metadata.deletion_timestamp.is_none() {
         return Vec::new();
     }
-    let grace = pod
-        .metadata
-        .deletion_grace_period_seconds
-        .or(pod.spec.termination_grace_period_seconds)
-        .unwrap_or(DEFAULT_GRACE);
+    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| own_grace(pod));
     stop(record, grace, now)
+}
+
+fn own_grace(pod: &Pod) -> i64 {
+    pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE)
 }
 
 /// Begins to stop all of the pod, or shortens the grace of a stop that goes on.
@@ -160,7 +160,9 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
     let mut plan = Plan::default();
     let running = record.admission == Admission::Admitted;
     if record.removed {
-        plan_end(record, |_| Some(KILLED), &mut plan);
+        for container in record.all() {
+            plan_end(container, KILLED, &mut plan);
+        }
         if record.quiet() {
             plan.actions.push(Action::Forget);
         }
@@ -168,12 +170,14 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
         let waits = pod.metadata.annotations.get(WAIT_FOR_GRACE).is_some_and(|value| value == "true");
         let due = now.mono >= stop.deadline;
         let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
-        plan_end(record, |_| (due || !waits).then_some(code), &mut plan);
+        plan_stop(pod, record, due, (due || !waits).then_some(code), &mut plan);
         if !record.quiet() && !due {
             plan.wake = Some(stop.deadline);
         }
     } else if running && !over(pod, record) {
-        plan_end(record, |container| container.replace.then_some(STOPPED), &mut plan);
+        for container in record.all().filter(|container| container.replace && container.running().is_some()) {
+            plan_end(container, STOPPED, &mut plan);
+        }
         plan_starts(pod, record, now, &mut plan);
         if let Some(deadline) = deadline(pod) {
             let left = deadline.saturating_sub(record.active(now));
@@ -187,29 +191,52 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
     plan
 }
 
-/// Ends what runs and is chosen, and gives up what is being started when the whole pod ends.
-fn plan_end(record: &PodRecord, code: impl Fn(&ContainerRecord) -> Option<i32>, plan: &mut Plan) {
-    let all = record.removed || record.stop.is_some();
-    for container in record.all() {
-        match &container.activity {
-            Activity::Starting if all => plan.actions.push(Action::Abort(container.name.clone())),
-            Activity::Running(running) if running.kill.is_none() => {
-                if let Some(code) = code(container) {
-                    plan.actions.push(Action::Kill(container.name.clone(), code));
-                }
-            }
+/// Stops a pod: sidecars go when all is gone that came after them, the last one first
+/// (`kuberuntime_termination_order.go`), or when the grace is over. No `code`: what runs has until then.
+fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: &mut Plan) {
+    let mut needed = false;
+    let sidecars = pod.spec.init_containers.iter().map(is_sidecar);
+    let apps = record.containers.iter().map(|container| (false, container));
+    for (sidecar, container) in sidecars.zip(&record.init).chain(apps).rev() {
+        let busy = container.activity != Activity::Idle;
+        match (&container.activity, code) {
+            (Activity::Starting, _) => plan_end(container, KILLED, plan),
+            (_, Some(code)) if due || !(sidecar && needed) => plan_end(container, code, plan),
             _ => {}
         }
+        needed |= busy;
+    }
+}
+
+/// Ends a container's run, or gives up its start.
+fn plan_end(container: &ContainerRecord, code: i32, plan: &mut Plan) {
+    match &container.activity {
+        Activity::Starting => plan.actions.push(Action::Abort(container.name.clone())),
+        Activity::Running(running) if running.kill.is_none() => {
+            plan.actions.push(Action::Kill(container.name.clone(), code));
+        }
+        _ => {}
     }
 }
 
 fn plan_starts(pod: &Pod, record: &PodRecord, now: Now, plan: &mut Plan) {
-    for (spec, container) in pod.spec.init_containers.iter().zip(&record.init) {
-        if container.succeeded() {
+    // The last that began: what came before it has had its turn.
+    let begun = |container: &ContainerRecord| container.running().is_some() || container.ended.is_some();
+    let reached = if record.containers.iter().any(begun) {
+        record.init.len()
+    } else {
+        record.init.iter().rposition(begun).unwrap_or(0)
+    };
+    for (index, (spec, container)) in pod.spec.init_containers.iter().zip(&record.init).enumerate() {
+        let sidecar = is_sidecar(spec);
+        if !sidecar && (container.succeeded() || index < reached) {
             continue;
         }
         plan_start(pod, spec, true, container, now, plan);
-        return;
+        // The next waits until a sidecar runs, once.
+        if !sidecar || (container.running().is_none() && index >= reached) {
+            return;
+        }
     }
     for (spec, container) in pod.spec.containers.iter().zip(&record.containers) {
         plan_start(pod, spec, false, container, now, plan);

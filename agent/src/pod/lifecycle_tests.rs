@@ -110,6 +110,133 @@ fn init_containers_run_one_after_the_other_before_the_others() {
     story.expect(&["start d"], None);
 }
 
+/// Two sidecars around an init container, and two containers.
+fn with_sidecars(policy: &str) -> Story {
+    Story::new(&json!({
+        "restartPolicy": policy,
+        "initContainers": [
+            {"name": "s", "image": "i:1", "restartPolicy": "Always"},
+            {"name": "i", "image": "i:1"},
+            {"name": "t", "image": "i:1", "restartPolicy": "Always"},
+        ],
+        "containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "i:1"}],
+    }))
+}
+
+fn all_running(policy: &str) -> Story {
+    let mut story = with_sidecars(policy);
+    story.start("s");
+    story.start("i");
+    story.end("i", Exit::Code(0));
+    for name in ["t", "c", "d"] {
+        story.start(name);
+    }
+    story.told();
+    story
+}
+
+#[test]
+fn a_sidecar_runs_before_what_comes_after_it_and_beside_it() {
+    let mut story = with_sidecars("Never");
+    story.expect(&["start s"], None);
+    story.starting("s");
+    story.expect(&[], None);
+    story.start("s");
+    assert_eq!(story.status()["conditions"][1]["message"], "containers with incomplete status: [i t]");
+    story.expect(&["start i"], None);
+    story.start("i");
+    // It ends while the next still runs: it comes again, and the next goes on.
+    story.end("s", Exit::Code(0));
+    story.expect(&["start s"], None);
+    story.end("i", Exit::Code(0));
+    story.expect(&["start s", "start t"], None);
+    story.start("t");
+    story.expect(&["start s", "start c", "start d"], None);
+    story.start("c");
+    story.start("d");
+    let status = story.status();
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["conditions"][2]["message"], "containers with unready status: [s]");
+    story.start("s");
+    assert_eq!(story.status()["conditions"][2]["status"], "True");
+    story.expect(&[], None);
+}
+
+#[test]
+fn a_sidecar_that_never_ran_holds_up_the_rest() {
+    let mut story = with_sidecars("Never");
+    story.fail("s", StartFailure::Config("no such key".to_owned()));
+    story.expect(&[], Some(10));
+    assert_eq!(story.status()["phase"], "Pending");
+}
+
+#[test]
+fn sidecars_end_with_the_containers_the_last_first_and_count_for_nothing() {
+    for (codes, phase) in [((0, 0), "Succeeded"), ((0, 1), "Failed")] {
+        let mut story = all_running("Never");
+        story.end("c", Exit::Code(codes.0));
+        story.expect(&[], None);
+        story.end("d", Exit::Code(codes.1));
+        story.expect(&["kill t 143"], Some(30));
+        assert_eq!(story.told(), ["Killing: Stopping container s", "Killing: Stopping container t"]);
+        assert_eq!(story.status()["phase"], "Running", "until nothing runs");
+        story.kill("t", 143);
+        story.expect(&["kill s 143"], Some(30));
+        story.kill("s", 143);
+        story.expect(&[], None);
+        let status = story.status();
+        assert_eq!(status["phase"], phase);
+        assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+    }
+}
+
+#[test]
+fn sidecars_of_a_pod_that_is_deleted_end_after_its_containers() {
+    let mut story = all_running("Always");
+    story.delete(30);
+    story.expect(&["kill d 143", "kill c 143"], Some(30));
+    story.kill("c", 143);
+    story.expect(&["kill d 143"], Some(30));
+    story.kill("d", 143);
+    story.expect(&["kill t 143"], Some(30));
+    story.happening(Happening::Killed("t".to_owned(), 143));
+    story.expect(&[], Some(30));
+    // When the grace is over, nobody waits for anybody.
+    story.now += 30;
+    story.expect(&["kill s 143"], None);
+}
+
+#[test]
+fn an_init_container_that_fails_for_good_ends_the_sidecars_before_it() {
+    let mut story = with_sidecars("Never");
+    story.start("s");
+    story.start("i");
+    story.end("i", Exit::Code(1));
+    story.expect(&["kill s 143"], Some(30));
+    story.kill("s", 143);
+    story.expect(&[], None);
+    let status = story.status();
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+}
+
+#[test]
+fn sidecars_that_wait_to_come_again_do_not_keep_a_pod() {
+    let mut story = all_running("OnFailure");
+    for _ in 0..2 {
+        story.end("s", Exit::Code(1));
+        story.start("s");
+    }
+    story.end("s", Exit::Code(1));
+    story.end("t", Exit::Code(1));
+    story.end("c", Exit::Code(0));
+    story.end("d", Exit::Code(0));
+    story.expect(&[], None);
+    let status = story.status();
+    assert_eq!(status["phase"], "Succeeded");
+    assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 1);
+}
+
 #[test]
 fn an_init_container_that_fails_for_good_fails_the_pod() {
     let mut story =

@@ -1,6 +1,6 @@
 //! `status.phase` from the states of the containers (`kubelet_pods.go`, getPhase).
 
-use super::policy::restarts;
+use super::policy::{is_sidecar, restarts};
 use crate::api::{ContainerStateTerminated, ContainerStatus, Pod};
 
 /// The phase of a pod whose containers are as `init` and `containers` say, each in the order of the spec.
@@ -15,7 +15,7 @@ pub fn phase(
     terminal: bool,
 ) -> &'static str {
     let mut pending = 0_usize;
-    for container in &pod.spec.init_containers {
+    for container in pod.spec.init_containers.iter().filter(|container| !is_sidecar(container)) {
         let status = init.iter().find(|status| status.name == container.name);
         let lasts = |code| !replaced(&container.name) && !restarts(pod, container, true, code);
         match status.and_then(end) {
@@ -26,6 +26,13 @@ pub fn phase(
     }
     let (mut running, mut waiting, mut stopped, mut succeeded, mut restarting) =
         (0_usize, 0_usize, 0_usize, 0_usize, 0_usize);
+    for container in pod.spec.init_containers.iter().filter(|container| is_sidecar(container)) {
+        // How a sidecar ended says nothing of the pod.
+        let status = init.iter().find(|status| status.name == container.name);
+        let runs = status.is_some_and(|status| status.state.running.is_some());
+        running += usize::from(runs);
+        waiting += usize::from(!runs && status.and_then(end).is_none());
+    }
     for container in &pod.spec.containers {
         let status = containers.iter().find(|status| status.name == container.name);
         if status.is_some_and(|status| status.state.running.is_some()) {
@@ -82,13 +89,19 @@ mod tests {
         states.chars().enumerate().map(|(index, state)| (format!("{kind}{index}"), state)).collect()
     }
 
+    /// An `S` before the state of an init container makes it a sidecar.
     fn phase_of(policy: &str, init: &str, containers: &str, terminal: bool) -> &'static str {
-        let (init, containers) = (names("i", init), names("c", containers));
-        let specs = |list: &[(String, char)]| -> Vec<Value> {
-            list.iter().map(|(n, _)| json!({"name": n})).collect()
+        let sidecars: Vec<bool> =
+            init.split_inclusive(|c| c != 'S').map(|one| one.starts_with('S')).collect();
+        let (init, containers) = (names("i", &init.replace('S', "")), names("c", containers));
+        let specs = |list: &[(String, char)], sidecars: &[bool]| -> Vec<Value> {
+            let policy =
+                |index| if sidecars.get(index) == Some(&true) { json!("Always") } else { Value::Null };
+            let all = list.iter().enumerate();
+            all.map(|(index, (n, _))| json!({"name": n, "restartPolicy": policy(index)})).collect()
         };
         let pod = pod(&json!({
-            "restartPolicy": policy, "initContainers": specs(&init), "containers": specs(&containers),
+            "restartPolicy": policy, "initContainers": specs(&init, &sidecars), "containers": specs(&containers, &[]),
         }));
         let statuses =
             |list: &[(String, char)]| -> Vec<_> { list.iter().map(|(n, state)| status(n, *state)).collect() };
@@ -127,6 +140,18 @@ mod tests {
             ("Never", "01", "w", false, "Failed"),
             ("OnFailure", "1", "w", false, "Pending"),
             ("Never", "0", "0", false, "Succeeded"),
+            ("Never", "Sw", "w", false, "Pending"),
+            ("Never", "Sr", "w", false, "Pending"),
+            ("Never", "Sr", "r", false, "Running"),
+            ("Never", "Sw", "r", false, "Pending"),
+            ("Never", "Sb", "r", false, "Running"),
+            ("Never", "S1", "r", false, "Running"),
+            ("Never", "Sr", "0", false, "Running"),
+            ("Never", "S1", "0", true, "Succeeded"),
+            ("Never", "S0", "1", true, "Failed"),
+            ("Never", "SbSr", "0", false, "Running"),
+            ("Never", "Sr1", "w", false, "Failed"),
+            ("Never", "0Sr", "r", false, "Running"),
         ] {
             assert_eq!(
                 phase_of(policy, init, containers, terminal),

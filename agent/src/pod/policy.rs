@@ -7,7 +7,7 @@ use crate::api::{Container, Pod};
 /// Is a container to run again after it ended with `exit_code`? (`podutil.ContainerShouldRestart`)
 ///
 /// The container's own rules come first, then its own policy, then the pod's. An init container that
-/// succeeded is done whatever the pod's policy says.
+/// succeeded is done whatever the pod's policy says, unless it is a sidecar.
 #[must_use]
 pub fn restarts(pod: &Pod, container: &Container, init: bool, exit_code: i32) -> bool {
     if container.restart_policy_rules.iter().any(|rule| rule_restarts(rule, exit_code)) {
@@ -17,8 +17,15 @@ pub fn restarts(pod: &Pod, container: &Container, init: bool, exit_code: i32) ->
     match policy {
         "Never" => false,
         "OnFailure" => exit_code != 0,
-        _ => !init || exit_code != 0,
+        _ => !init || exit_code != 0 || is_sidecar(container),
     }
+}
+
+/// Of an init container: does it run beside those that come after it, as long as the pod does?
+/// (`podutil.IsRestartableInitContainer`)
+#[must_use]
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
 }
 
 fn rule_restarts(rule: &Value, exit_code: i32) -> bool {
@@ -84,6 +91,9 @@ mod tests {
             ("Never", None, None, false, 0, false),
             ("Never", None, None, false, 1, false),
             ("Never", None, None, true, 1, false),
+            ("Never", Some("Always"), None, true, 0, true),
+            ("Never", Some("Always"), None, true, 1, true),
+            ("Always", Some("Never"), None, true, 1, false),
             ("Always", Some("Never"), None, false, 1, false),
             ("Never", Some("OnFailure"), None, false, 1, true),
             ("Never", None, Some(rule("In")), false, 3, true),

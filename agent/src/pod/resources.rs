@@ -1,7 +1,8 @@
 //! What pods ask for, and their class of service (`component-helpers/resource`, `pkg/apis/core/v1/helper/qos`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::policy::is_sidecar;
 use crate::api::{Container, Pod, Quantity, ResourceRequirements};
 
 /// CPU is counted in thousandths, everything else in units.
@@ -14,23 +15,23 @@ pub fn amount(resource: &str, quantity: &Quantity) -> Option<i64> {
     }
 }
 
-/// What a pod asks of the node, as the scheduler reckons it: the sum of its containers or its greatest
-/// init container, whichever is more, or what the pod says for itself; plus its overhead.
+/// What a pod asks of the node, as the scheduler reckons it: what [`most_at_once`] of its containers ask, or what
+/// the pod says for itself; plus its overhead.
 #[must_use]
 pub fn requests(pod: &Pod) -> BTreeMap<String, i64> {
-    let mut total = BTreeMap::new();
-    for container in &pod.spec.containers {
-        for (name, value) in amounts(&container.resources.requests) {
-            let sum = total.entry(name).or_insert(0_i64);
-            *sum = sum.saturating_add(value);
-        }
-    }
-    for container in &pod.spec.init_containers {
-        for (name, value) in amounts(&container.resources.requests) {
-            let most = total.entry(name).or_insert(0_i64);
-            *most = (*most).max(value);
-        }
-    }
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let asked = containers.flat_map(|container| amounts(&container.resources.requests));
+    let names: BTreeSet<String> = asked.map(|(name, _)| name).collect();
+    let most = |name: String| {
+        let of = |container: &Container| {
+            let quantity = container.resources.requests.get(&name);
+            let amount = quantity.and_then(|quantity| amount(&name, quantity));
+            amount.and_then(|amount| u64::try_from(amount).ok()).unwrap_or(0)
+        };
+        let most = most_at_once(pod, of);
+        (name, i64::try_from(most).unwrap_or(i64::MAX))
+    };
+    let mut total: BTreeMap<String, i64> = names.into_iter().map(most).collect();
     if let Some(own) = &pod.spec.resources {
         total.extend(amounts(&own.requests));
     }
@@ -39,6 +40,21 @@ pub fn requests(pod: &Pod) -> BTreeMap<String, i64> {
         *sum = sum.saturating_add(value);
     }
     total
+}
+
+/// The most that containers take together at any time: sidecars run beside all that comes after them, init
+/// containers one after the other (`component-helpers/resource`, PodRequests).
+#[must_use]
+pub fn most_at_once(pod: &Pod, of: impl Fn(&Container) -> u64) -> u64 {
+    let (mut sidecars, mut most) = (0_u64, 0_u64);
+    for container in &pod.spec.init_containers {
+        let with = sidecars.saturating_add(of(container));
+        most = most.max(with);
+        if is_sidecar(container) {
+            sidecars = with;
+        }
+    }
+    pod.spec.containers.iter().map(of).fold(sidecars, u64::saturating_add).max(most)
 }
 
 fn amounts(list: &BTreeMap<String, Quantity>) -> impl Iterator<Item = (String, i64)> + '_ {
@@ -181,6 +197,26 @@ mod tests {
         }));
         let expected = [("cpu", 910), ("memory", 1_048_576), ("x.io/y", 2)];
         assert_eq!(requests(&pod), expected.map(|(k, v)| (k.to_owned(), v)).into());
+    }
+
+    #[test]
+    fn sidecars_count_beside_what_comes_after_them() {
+        let init = |cpu: &str, sidecar: bool| {
+            let policy = if sidecar { json!("Always") } else { Value::Null };
+            json!({"name": "i", "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}})
+        };
+        for (inits, expected) in [
+            (vec![init("200m", true)], 1200),
+            (vec![init("1500m", false), init("200m", true)], 1500),
+            (vec![init("200m", true), init("1500m", false)], 1700),
+            (vec![init("200m", true), init("100m", false), init("300m", true)], 1500),
+        ] {
+            let pod = pod(&json!({
+                "initContainers": inits,
+                "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}],
+            }));
+            assert_eq!(requests(&pod).get("cpu"), Some(&expected), "{inits:?}");
+        }
     }
 
     #[test]

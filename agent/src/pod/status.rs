@@ -4,6 +4,7 @@ use super::conditions::{conditions, disrupted};
 use super::lifecycle::over;
 use super::node::NodeFacts;
 use super::phase::phase;
+use super::policy::is_sidecar;
 use super::record::{unknown_end, Activity, Admission, ContainerRecord, Ended, PodFailure, PodRecord};
 use super::resources::qos_class;
 use crate::api::{
@@ -37,7 +38,7 @@ pub fn is_final(phase: &str) -> bool {
 }
 
 fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodStatus {
-    let ended = record.stop.is_some() && record.quiet();
+    let ended = (record.stop.is_some() || over(pod, record)) && record.quiet();
     let mut status = PodStatus {
         observed_generation: pod.metadata.generation,
         start_time: Some(record.start_time),
@@ -54,7 +55,8 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
             .collect()
     };
     status.init_container_statuses = each(&pod.spec.init_containers, &record.init);
-    for init in &mut status.init_container_statuses {
+    let init = pod.spec.init_containers.iter().zip(&mut status.init_container_statuses);
+    for (_, init) in init.filter(|(spec, _)| !is_sidecar(spec)) {
         init.ready = init.state.terminated.as_ref().is_some_and(|end| end.exit_code == 0);
     }
     status.container_statuses = each(&pod.spec.containers, &record.containers);
@@ -176,7 +178,8 @@ fn end_unstarted(pod: &Pod, record: &PodRecord, status: &mut PodStatus) {
     let begun = |container: &ContainerRecord| container.ended.is_some();
     let initialized = pod.spec.init_containers.is_empty()
         || record.containers.iter().any(begun)
-        || record.init.last().is_some_and(ContainerRecord::succeeded);
+        || (record.init.last().is_some_and(ContainerRecord::succeeded)
+            && !pod.spec.init_containers.last().is_some_and(is_sidecar));
     let last_begun = record.init.iter().rposition(begun).unwrap_or(0);
     let init = status.init_container_statuses.iter_mut().take(last_begun.saturating_add(1));
     let containers = status.container_statuses.iter_mut().filter(|_| initialized);

@@ -4,7 +4,7 @@
 //! A kubelet looks now and then, and evicts who has taken too much. Here nobody gets there: what would pass a limit
 //! is refused, with ENOSPC, and then the pod is evicted in the same words.
 
-use super::resources::storage_limit;
+use super::resources::{most_at_once, storage_limit};
 use crate::api::{Pod, Quantity, VolumeSource};
 
 /// What holds for each container that names no limit, and for the files of all.
@@ -54,8 +54,7 @@ pub fn storage(pod: &Pod, defaults: Defaults) -> Option<Storage> {
     if empty_dirs.is_empty() {
         return None;
     }
-    let count = pod.spec.containers.len().max(1);
-    let files = defaults.files.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
+    let files = most_at_once(pod, |_| defaults.files);
     Some(Storage { bytes: total(pod, defaults), files, empty_dirs })
 }
 
@@ -66,11 +65,8 @@ fn empty_dir(volume: &crate::api::Volume) -> Option<EmptyDir> {
     Some(EmptyDir { name: volume.name.clone(), limit })
 }
 
-/// The sum of its containers or its greatest init container, whichever is more.
 fn total(pod: &Pod, defaults: Defaults) -> u64 {
-    let of = |container| storage_limit(pod, container).unwrap_or(defaults.bytes);
-    let sum = pod.spec.containers.iter().map(of).fold(0, u64::saturating_add);
-    pod.spec.init_containers.iter().map(of).fold(sum, u64::max)
+    most_at_once(pod, |container| storage_limit(pod, container).unwrap_or(defaults.bytes))
 }
 
 /// Why the pod is evicted.

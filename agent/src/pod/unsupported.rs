@@ -81,14 +81,6 @@ pub fn refusal(pod: &Pod) -> Option<Rejection> {
     if let Some((annotation, error)) = wrong {
         return Some(Rejection::new("AnnotationInvalid", format!("annotation {annotation}: {error}")));
     }
-    let init = spec.init_containers.iter().find(|c| c.restart_policy.as_deref() == Some("Always"));
-    if let Some(container) = init {
-        let message = format!(
-            "init container \"{}\" has restartPolicy Always: sidecar containers cannot run on this node yet",
-            container.name
-        );
-        return Some(Rejection::new("SidecarContainersNotSupported", message));
-    }
     spec.init_containers.iter().chain(&spec.containers).find_map(|c| container_refusal(pod, c))
 }
 

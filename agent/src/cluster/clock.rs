@@ -9,11 +9,8 @@ use x509_cert::der::Decode;
 use x509_cert::Certificate;
 
 use super::kubeconfig::{certificates, Kubeconfig};
+use crate::durable::clock::NOT_SET_BEFORE;
 use crate::durable::{ClockStep, FileState};
-
-/// 2025-01-01T00:00:00Z: older than the first of these agents. A clock before it is not set, whatever the
-/// cluster.
-const BEFORE_COPEPOD: i64 = 1_735_689_600;
 
 /// Waits until the clock is late enough for the cluster of a kubeconfig, and says so if it has to. A file
 /// that cannot be read is not waited for, and one that is replaced is read again.
@@ -41,7 +38,7 @@ pub async fn wait_for_clock(path: &Path, tell: &dyn Fn(&str)) {
 
 /// When the first of the authority's certificates begins. (Of several, any may be the one that counts.)
 fn earliest(authority: Option<&str>) -> Timestamp {
-    let floor = Timestamp::from_second(BEFORE_COPEPOD).unwrap_or_default();
+    let floor = Timestamp::from_second(NOT_SET_BEFORE).unwrap_or_default();
     let begins = |der: &[u8]| {
         let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;
         let seconds = i64::try_from(validity.not_before.to_unix_duration().as_secs()).ok()?;

@@ -1,5 +1,7 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
+use std::sync::OnceLock;
+
 use futures_util::future::BoxFuture;
 use http::Method;
 use serde_json::{json, Value};
@@ -67,17 +69,21 @@ fn brings_misfit(event: &PodEvent, facts: &NodeFacts) -> bool {
     }
 }
 
-/// The API server, as the supervisor uses it.
+/// The API server, as the supervisor uses it: away until the cluster is joined, as pods may run before that.
+#[derive(Default)]
 pub struct PodApi {
-    client: Client,
-    recorder: Recorder,
+    joined: OnceLock<(Client, Recorder)>,
 }
 
 impl PodApi {
-    /// Over this client; events by way of `recorder`.
-    #[must_use]
-    pub fn new(client: Client, recorder: Recorder) -> PodApi {
-        PodApi { client, recorder }
+    /// The cluster is joined: it is spoken to by this client, and told of events by way of `recorder`.
+    pub fn join(&self, client: Client, recorder: Recorder) {
+        let _joined_once = self.joined.set((client, recorder));
+    }
+
+    fn client(&self) -> Result<&Client, ApiFailure> {
+        let not_yet = || ApiFailure::Unavailable("the cluster is not joined yet".to_owned());
+        self.joined.get().map(|(client, _)| client).ok_or_else(not_yet)
     }
 }
 
@@ -107,7 +113,7 @@ impl Api for PodApi {
     ) -> BoxFuture<'a, Result<(), ApiFailure>> {
         let path = format!("{}/status", path::<Pod>(&pod.metadata.namespace, &pod.metadata.name));
         let call = Call::patch(path, Patch::Strategic, &patch).brief();
-        Box::pin(async move { Ok(self.client.send(call).await.map(drop)?) })
+        Box::pin(async move { Ok(self.client()?.send(call).await.map(drop)?) })
     }
 
     fn delete<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<(), ApiFailure>> {
@@ -119,16 +125,18 @@ impl Api for PodApi {
             "preconditions": {"uid": pod.metadata.uid},
         });
         let call = Call::new(Method::DELETE, path).json(&options).brief();
-        Box::pin(async move { Ok(self.client.send(call).await.map(drop)?) })
+        Box::pin(async move { Ok(self.client()?.send(call).await.map(drop)?) })
     }
 
     fn event(&self, about: ObjectReference, event: EventText) {
-        self.recorder.record(about, event.kind, &event.reason, &event.message);
+        if let Some((_, recorder)) = self.joined.get() {
+            recorder.record(about, event.kind, &event.reason, &event.message);
+        }
     }
 
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Secret, ApiFailure>> {
         let call = Call::new(Method::GET, path::<Secret>(namespace, name));
-        Box::pin(async move { Ok(self.client.read(call).await?) })
+        Box::pin(async move { Ok(self.client()?.read(call).await?) })
     }
 
     fn config_map<'a>(
@@ -137,6 +145,6 @@ impl Api for PodApi {
         name: &'a str,
     ) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>> {
         let call = Call::new(Method::GET, path::<ConfigMap>(namespace, name));
-        Box::pin(async move { Ok(self.client.read(call).await?) })
+        Box::pin(async move { Ok(self.client()?.read(call).await?) })
     }
 }

@@ -24,7 +24,7 @@ use crate::config::setting::{CommandLine, Setting, Takes};
 use crate::config::{read_bounded, yaml, UsageError, Values};
 use crate::control;
 use crate::durable::clock::Now;
-use crate::durable::ensure_private_dir;
+use crate::durable::{ensure_private_dir, Checkpoints};
 use crate::image::{self, Image, Keyring, Registries, Store};
 use crate::log::Logs;
 use crate::node::host::Host;
@@ -373,6 +373,7 @@ async fn supervise(
         node,
         keyring: Keyring::default(),
         deaths: Arc::default(),
+        checkpoints: Checkpoints::default(),
         storage: Defaults { bytes: u64::MAX, files: u64::MAX },
     });
     supervisor.handle(PodEvent::Set(vec![pod]));

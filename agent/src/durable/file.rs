@@ -7,6 +7,11 @@ use std::path::Path;
 
 use rustix::fs::{flock, FlockOperation};
 
+/// Longest name of a file (`NAME_MAX`).
+const MAX_NAME: usize = 255;
+/// How the name of a file ends that is being written.
+pub(super) const TEMPORARY: &str = ".tmp";
+
 /// Writes `data` to `path` so that a power cut leaves the old file or the new one, never a part.
 ///
 /// `mode` is the file's permission, 0o600 for anything secret. Blocks until the data and the folder
@@ -21,7 +26,7 @@ pub fn write_atomic(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file name is missing"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
-    temporary.push(format!(".{:08x}.tmp", fastrand::u32(..)));
+    temporary.push(format!(".{:08x}{TEMPORARY}", fastrand::u32(..)));
     let temporary = folder.join(temporary);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
@@ -42,6 +47,13 @@ pub fn write_atomic(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
 /// Whatever the file system says.
 pub fn ensure_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Is it a name that is nothing but a file's in a folder? UIDs and names of the API's are, unless somebody means harm.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// Keeps other processes out of a folder for as long as the returned file is open.

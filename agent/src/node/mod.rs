@@ -24,6 +24,7 @@ use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
 use crate::cluster::Client;
 use crate::config::{AgentConfig, VERSION};
+use crate::durable::Checkpoints;
 use crate::image::{Keyring, Store};
 use crate::log::Logs;
 use crate::runtime::Runtime;
@@ -164,24 +165,16 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let host = Host::read(data);
     let runtime = Runtime::start(config.runtime())
         .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;
-    // Before the cluster is reached: a board whose network is down must not be killed for it.
-    manager.ready();
-
-    let (client, kubeconfig) = join(&Joining {
-        node: &config.node_name,
-        kubeconfig: &config.kubeconfig,
-        bootstrap_file: config.bootstrap_file.as_deref(),
-        folder: &folder,
-        tell: &|text| manager.status(text),
-    })
-    .await?;
-    let address = own_address(config, &client, manager).await?;
-    let node = object::node(config, &host, address);
+    let checkpoints = data.join("checkpoints");
+    let opened = control::blocking({
+        let checkpoints = checkpoints.clone();
+        move || Checkpoints::open(&checkpoints)
+    });
+    let checkpoints = opened.await.map_err(|source| NodeError::File { path: checkpoints, source })?;
     let logs = Logs::new(config.log_dir.clone(), config.logs.clone());
-    let recorder = Recorder::start(client.clone(), &config.node_name);
-    let facts = object::facts(&node, config.port);
+    let pod_api = Arc::new(PodApi::default());
     let supervisor = Supervisor::new(Setup {
-        api: Arc::new(PodApi::new(client.clone(), recorder.clone())),
+        api: pod_api.clone(),
         workshop: Arc::new(WasmWorkshop {
             runtime,
             store: store.clone(),
@@ -193,11 +186,31 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
-        node: facts.clone(),
+        node: object::facts(&object::node(config, &host, config.node_ip), config.port),
         keyring: Keyring::default(),
         deaths: Arc::new(last_deaths()),
         storage: config.storage,
+        checkpoints,
     });
+    // Before the cluster is reached, whose clock, network or certificates may be away for long.
+    supervisor.resume().await;
+    // A board whose network is down must not be killed for it.
+    manager.ready();
+
+    let (client, kubeconfig) = join(&Joining {
+        node: &config.node_name,
+        kubeconfig: &config.kubeconfig,
+        bootstrap_file: config.bootstrap_file.as_deref(),
+        folder: &folder,
+        tell: &|text| manager.status(text),
+    })
+    .await?;
+    let recorder = Recorder::start(client.clone(), &config.node_name);
+    pod_api.join(client.clone(), recorder.clone());
+    let address = own_address(config, &client, manager).await?;
+    let node = object::node(config, &host, Some(address));
+    let facts = object::facts(&node, config.port);
+    supervisor.set_node(facts.clone());
     // The port is bound before the node is registered: what cannot be served is not offered.
     let view = Arc::new(pods_view::NodePods(supervisor.clone()));
     let api = KubeletApi::start(config, address, &client, view, logs.clone())?;

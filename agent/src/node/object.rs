@@ -18,9 +18,9 @@ const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
 /// The disk is short below a twentieth of it, at most this many bytes: a module, its logs, a certificate.
 const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
 
-/// The Node as it is registered, but for its conditions.
+/// The Node as it is registered, but for its conditions; before that its address may not be known yet.
 #[must_use]
-pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
+pub fn node(config: &AgentConfig, host: &Host, address: Option<IpAddr>) -> Node {
     let capacity = capacity(config.max_pods, host);
     // What guests can have is what may be scheduled.
     let left = host.memory.saturating_sub(config.memory_reserved).min(config.guest_memory);
@@ -35,10 +35,11 @@ pub fn node(config: &AgentConfig, host: &Host, address: IpAddr) -> Node {
         status: NodeStatus {
             allocatable: self::capacity(config.max_pods, &rest),
             capacity,
-            addresses: vec![
-                NodeAddress { kind: "InternalIP".into(), address: address.to_string() },
-                NodeAddress { kind: "Hostname".into(), address: config.node_name.clone() },
-            ],
+            addresses: address
+                .map(|address| NodeAddress { kind: "InternalIP".into(), address: address.to_string() })
+                .into_iter()
+                .chain([NodeAddress { kind: "Hostname".into(), address: config.node_name.clone() }])
+                .collect(),
             daemon_endpoints: NodeDaemonEndpoints {
                 kubelet_endpoint: DaemonEndpoint { port: i32::from(config.port) },
             },
@@ -244,7 +245,7 @@ mod tests {
                 panic!("the arguments are right")
             };
             let config = AgentConfig::from_values(&values, "", host.memory).unwrap();
-            let status = node(&config, &host, IpAddr::from([10, 0, 0, 2])).status;
+            let status = node(&config, &host, Some(IpAddr::from([10, 0, 0, 2]))).status;
             assert_eq!(status.capacity["memory"].0, format!("{}Ki", 427 * 1024));
             assert_eq!(status.allocatable["memory"].0, format!("{}Ki", left * 1024), "{argument}");
             for same in ["cpu", "ephemeral-storage", "pods"] {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::events::{of_pod, EventKind, EventText};
 use super::node::NodeFacts;
 use super::ports::declared;
@@ -12,7 +14,7 @@ use crate::api::{ContainerPort, Pod};
 pub use super::unsupported::{volume_support, VolumeSupport};
 
 /// Why a pod is refused: it becomes Failed and is never looked at again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// One word, `status.reason`.
     pub reason: String,

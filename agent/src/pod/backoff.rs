@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// First wait of a container restart and of an image pull (`kubelet.go`: `backOffPeriod`, `imageBackOffPeriod`).
 pub const FIRST: Duration = Duration::from_secs(10);
 
@@ -12,7 +14,7 @@ pub const CAP: Duration = Duration::from_secs(300);
 pub const RESET: Duration = Duration::from_secs(600);
 
 /// A doubling wait. Times are on the monotonic clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// The wait now; zero before the first step.
     delay: Duration,
@@ -38,6 +40,12 @@ impl Backoff {
     #[must_use]
     pub fn after(delay: Duration, restart: Duration) -> Backoff {
         Backoff { delay: delay.saturating_mul(2).min(CAP), updated: restart }
+    }
+
+    /// The same wait by another clock.
+    #[must_use]
+    pub fn translated(self, time: impl Fn(Duration) -> Duration) -> Backoff {
+        Backoff { updated: time(self.updated), ..self }
     }
 
     /// The wait as it stands.

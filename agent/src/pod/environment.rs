@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::downward::{field_value, resource_value};
 use super::expansion::expand;
 use super::node::NodeFacts;
@@ -14,7 +16,7 @@ use crate::runtime::MAX_ARGUMENTS;
 pub const MAX_BYTES: usize = MAX_ARGUMENTS;
 
 /// The objects that a container's environment draws on. An object that is not there is absent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sources {
     /// By name.
     pub config_maps: BTreeMap<String, ConfigMap>,

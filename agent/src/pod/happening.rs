@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::backoff::{go_duration, Backoff};
+use super::backoff::go_duration;
 use super::events::{self, EventText};
 use super::lifecycle::over;
 use super::policy::restarts;
-use super::record::{Activity, ContainerRecord, Ended, PodFailure, PodRecord, Running, Waiting, CRASH_LOOP};
+use super::record::{
+    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, Running, Waiting, CRASH_LOOP,
+};
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
 use crate::runtime::Exit;
@@ -39,6 +41,15 @@ pub const NOT_STARTED: i32 = 128;
 pub enum Happening {
     /// A container is being started, for the image that the spec names.
     Starting(String),
+    /// A container is given to the runtime.
+    Launching {
+        /// Its name.
+        container: String,
+        /// `containerID` of this run.
+        id: String,
+        /// `imageID`
+        image_id: String,
+    },
     /// A container could not be started.
     Failed(String, StartFailure),
     /// A container runs.
@@ -124,8 +135,14 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
             let image = spec_of(pod, &name).map(|(container, _)| container.image.clone());
             if let Some(container) = record.container_mut(&name) {
                 container.activity = Activity::Starting;
-                container.retry_at = None;
                 container.image = image.unwrap_or_default();
+            }
+            Vec::new()
+        }
+        Happening::Launching { container, id, image_id } => {
+            if let Some(container) = record.container_mut(&container) {
+                let at = Time::from(now.wall);
+                container.activity = Activity::Launching(Launch { id, image_id, at });
             }
             Vec::new()
         }
@@ -146,7 +163,12 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
         Happening::Failed(name, failure) => failed(pod, record, &name, failure, now),
         Happening::Started { container, id, image_id } => {
             if let Some(container) = record.container_mut(&container) {
-                started(container, id, image_id, now);
+                let at = Time::from(now.wall);
+                let launched_at = match &container.activity {
+                    Activity::Launching(launch) => launch.at,
+                    _ => at,
+                };
+                launched(container, id, image_id, launched_at, at);
             }
             vec![events::started(&container)]
         }
@@ -184,21 +206,6 @@ pub fn suspect(container: &mut ContainerRecord, count: u32, at: Duration) -> Opt
     );
     container.retry_at = Some(at);
     told(container, CRASH_LOOP, &message).map(|()| events::suspected(&container.name, message))
-}
-
-fn started(container: &mut ContainerRecord, id: String, image_id: String, now: Now) {
-    if container.ended.is_some() {
-        container.restart_count = container.restart_count.saturating_add(1);
-    }
-    let started_at = Time::from(now.wall);
-    container.activity = Activity::Running(Running { id, started_at, since: now.mono, kill: None });
-    container.waiting = None;
-    container.retry_at = None;
-    if std::mem::take(&mut container.replace) {
-        container.restart_wait = Backoff::default();
-    }
-    container.image_id = image_id;
-    container.pull_wait = Backoff::default();
 }
 
 fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, now: Now) -> Vec<EventText> {

@@ -200,7 +200,7 @@ fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: 
     for (sidecar, container) in sidecars.zip(&record.init).chain(apps).rev() {
         let busy = container.activity != Activity::Idle;
         match (&container.activity, code) {
-            (Activity::Starting, _) => plan_end(container, KILLED, plan),
+            (Activity::Starting | Activity::Launching(_), _) => plan_end(container, KILLED, plan),
             (_, Some(code)) if due || !(sidecar && needed) => plan_end(container, code, plan),
             _ => {}
         }
@@ -211,7 +211,9 @@ fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: 
 /// Ends a container's run, or gives up its start.
 fn plan_end(container: &ContainerRecord, code: i32, plan: &mut Plan) {
     match &container.activity {
-        Activity::Starting => plan.actions.push(Action::Abort(container.name.clone())),
+        Activity::Starting | Activity::Launching(_) => {
+            plan.actions.push(Action::Abort(container.name.clone()))
+        }
         Activity::Running(running) if running.kill.is_none() => {
             plan.actions.push(Action::Kill(container.name.clone(), code));
         }

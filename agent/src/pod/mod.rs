@@ -6,6 +6,7 @@
 //! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
 //!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
+//! * [`checkpoint`] is a pod as it is written down, for a life of the agent that has nobody to ask.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
 //!
 //! Time comes in as [`crate::durable::clock::Now`]; waits are reckoned on its monotonic half.
@@ -13,6 +14,7 @@
 pub mod admission;
 mod affinity;
 pub mod backoff;
+pub mod checkpoint;
 pub mod conditions;
 pub mod destinations;
 pub mod downward;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::admission::Rejection;
 use super::backoff::Backoff;
 use super::conditions::is_owned;
@@ -12,7 +14,7 @@ use crate::api::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodS
 use crate::durable::clock::Now;
 
 /// Everything that is known of a pod beside its spec.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PodRecord {
     /// Whether it may run.
     pub admission: Admission,
@@ -31,17 +33,21 @@ pub struct PodRecord {
     /// This node has failed it, whatever becomes of its containers.
     pub failure: Option<PodFailure>,
     /// Its object is gone from the API server.
+    #[serde(skip)]
     pub removed: bool,
     /// The API server has a final phase of it, or will never take one.
+    #[serde(skip)]
     pub settled: bool,
     /// The final delete was accepted.
+    #[serde(skip)]
     pub deleted: bool,
     /// The status that was last worked out: transition times go on from there.
+    #[serde(skip)]
     pub reported: Arc<PodStatus>,
 }
 
 /// Whether a pod may run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Admission {
     /// It may.
     Admitted,
@@ -52,7 +58,7 @@ pub enum Admission {
 }
 
 /// Why this node fails a pod that it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodFailure {
     /// It ran into `activeDeadlineSeconds`.
     DeadlineExceeded,
@@ -81,7 +87,7 @@ impl PodFailure {
 }
 
 /// All of a pod is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// When what still runs is ended.
     pub deadline: Duration,
@@ -90,7 +96,7 @@ pub struct Stop {
 }
 
 /// What happened to one container.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Its name in the spec.
     pub name: String,
@@ -119,32 +125,45 @@ pub struct ContainerRecord {
 }
 
 /// What a container does now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
     /// Nothing.
     #[default]
     Idle,
     /// It is being started: image, environment, module.
     Starting,
+    /// It is given to the runtime: from here on it counts as a run, whatever becomes of the agent.
+    Launching(Launch),
     /// It runs.
     Running(Running),
 }
 
+/// A run that is about to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// `containerID`
+    pub id: String,
+    /// `imageID`
+    pub image_id: String,
+    /// Since when.
+    pub at: Time,
+}
+
 /// One run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// `containerID`
     pub id: String,
-    /// Since when, for people.
+    /// Since when.
     pub started_at: Time,
-    /// Since when, for waits.
-    pub since: Duration,
+    /// When it was given to the runtime, which may have had to compile its module first.
+    pub launched_at: Time,
     /// It was ended by the agent, and this is the exit code that says how.
     pub kill: Option<i32>,
 }
 
 /// A run that ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     /// What the status says of it.
     pub terminated: ContainerStateTerminated,
@@ -153,7 +172,7 @@ pub struct Ended {
 }
 
 /// `state.waiting`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// One word.
     pub reason: String,
@@ -243,6 +262,70 @@ impl PodRecord {
         self.all().all(|container| container.activity == Activity::Idle)
     }
 
+    /// As it is written down: what a later life of the agent has to go on with. A start that goes on has not
+    /// begun, or is a run already; whatever else is tried again and again is tried again then.
+    #[must_use]
+    pub fn lasting(&self) -> PodRecord {
+        let mut record = self.clone();
+        for container in record.all_mut() {
+            match std::mem::take(&mut container.activity) {
+                Activity::Launching(Launch { id, image_id, at }) => launched(container, id, image_id, at, at),
+                Activity::Running(running) => {
+                    let started_at = running.launched_at;
+                    container.activity = Activity::Running(Running { started_at, ..running });
+                }
+                Activity::Idle | Activity::Starting => {}
+            }
+            if container.running().is_none() && container.ended.is_none() {
+                container.image = String::new();
+            }
+            let crashes = container.waiting.as_ref().is_some_and(|waiting| waiting.reason == CRASH_LOOP);
+            if !crashes {
+                container.waiting = None;
+                container.retry_at = None;
+            }
+            container.pull_wait = Backoff::default();
+        }
+        record
+    }
+
+    /// Something of it has begun, or was decided: it is worth being written down.
+    #[must_use]
+    pub fn is_worth_keeping(&self) -> bool {
+        let begun = |container: &ContainerRecord| {
+            container.ended.is_some()
+                || matches!(container.activity, Activity::Launching(_) | Activity::Running(_))
+        };
+        self.admission == Admission::Admitted
+            && (self.all().any(begun) || self.failure.is_some() || self.stop.is_some())
+    }
+
+    /// Goes on with a record that an earlier life of the agent wrote down: `time` makes its times this life's, and
+    /// what ran then has ended, nobody knows how.
+    pub fn resume(&mut self, pod: &Pod, time: impl Fn(Duration) -> Duration) {
+        self.began = time(self.began);
+        if let Some(stop) = &mut self.stop {
+            stop.deadline = time(stop.deadline);
+        }
+        let init = pod.spec.init_containers.iter().map(|spec| (true, spec)).zip(&mut self.init);
+        let apps = pod.spec.containers.iter().map(|spec| (false, spec)).zip(&mut self.containers);
+        for ((init, spec), container) in init.chain(apps) {
+            container.retry_at = container.retry_at.map(&time);
+            container.restart_wait = container.restart_wait.translated(&time);
+            let Activity::Running(running) = std::mem::take(&mut container.activity) else { continue };
+            let terminated = ContainerStateTerminated {
+                started_at: Some(running.started_at),
+                container_id: running.id,
+                ..unknown_end()
+            };
+            let log = Some(container.restart_count);
+            container.previous = container.ended.replace(Ended { terminated, log });
+            if !container.replace && !restarts(pod, spec, init, UNKNOWN_EXIT) {
+                container.restart_count = container.restart_count.saturating_add(1);
+            }
+        }
+    }
+
     /// How long the pod has been active.
     #[must_use]
     pub fn active(&self, now: Now) -> Duration {
@@ -265,6 +348,27 @@ impl ContainerRecord {
             _ => None,
         }
     }
+}
+
+/// A container's next run has begun.
+pub(super) fn launched(
+    container: &mut ContainerRecord,
+    id: String,
+    image_id: String,
+    launched_at: Time,
+    started_at: Time,
+) {
+    if container.ended.is_some() {
+        container.restart_count = container.restart_count.saturating_add(1);
+    }
+    container.activity = Activity::Running(Running { id, started_at, launched_at, kill: None });
+    container.waiting = None;
+    container.retry_at = None;
+    if std::mem::take(&mut container.replace) {
+        container.restart_wait = Backoff::default();
+    }
+    container.image_id = image_id;
+    container.pull_wait = Backoff::default();
 }
 
 fn restored(pod: &Pod, init: bool, now: Now) -> Vec<ContainerRecord> {

@@ -59,17 +59,31 @@ pub struct Story {
     pub now: u64,
     pub events: Vec<String>,
     runs: u32,
+    /// What is to be added to the monotonic clock.
+    booted: Duration,
 }
 
 impl Story {
     pub fn new(spec: &Value) -> Story {
         let pod = pod(spec);
         let record = PodRecord::begin(&pod, Admission::Admitted, at(0));
-        Story { pod, record, now: 0, events: Vec::new(), runs: 0 }
+        Story { pod, record, now: 0, events: Vec::new(), runs: 0, booted: Duration::ZERO }
+    }
+
+    /// The machine started again: its monotonic clock shows something else at this time.
+    pub fn mono_at(&mut self, now: Now) {
+        let seconds = now.wall.as_second() - at(0).wall.as_second();
+        self.booted = now.mono - at(u64::try_from(seconds).unwrap()).mono;
+    }
+
+    fn moment(&self) -> Now {
+        let now = at(self.now);
+        Now { mono: now.mono + self.booted, ..now }
     }
 
     fn happens(&mut self, happening: Happening) {
-        let events = apply(&self.pod, &mut self.record, happening, at(self.now));
+        let now = self.moment();
+        let events = apply(&self.pod, &mut self.record, happening, now);
         self.note(events);
     }
 
@@ -79,7 +93,7 @@ impl Story {
 
     /// What is to be done now, in words; `wake` in seconds from now.
     pub fn plan(&mut self) -> (Vec<String>, Option<u64>) {
-        let now = at(self.now);
+        let now = self.moment();
         let events = advance(&self.pod, &mut self.record, now);
         self.note(events);
         let plan = plan(&self.pod, &self.record, now);
@@ -133,13 +147,13 @@ impl Story {
     }
 
     pub fn delete(&mut self, grace: i64) {
-        self.pod.metadata.deletion_timestamp = Some(at(self.now).wall.into());
+        self.pod.metadata.deletion_timestamp = Some(self.moment().wall.into());
         self.pod.metadata.deletion_grace_period_seconds = Some(grace);
     }
 
     /// The status now; the next goes on from it.
     pub fn status(&mut self) -> Value {
-        let status = report(&self.pod, &self.record, &node(), at(self.now));
+        let status = report(&self.pod, &self.record, &node(), self.moment());
         self.record.reported = status.clone().into();
         serde_json::to_value(status).unwrap()
     }

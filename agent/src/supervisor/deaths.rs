@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::config::read_bounded;
-use crate::durable::ensure_private_dir;
+use crate::durable::{ensure_private_dir, is_plain_name};
 
 /// A suspect that has run this long is none any more.
 pub const STEADY: Duration = Duration::from_secs(20);
@@ -28,8 +28,6 @@ const BACKOFF: Duration = Duration::from_secs(30);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Marks that are read.
 const MAX_MARKS: usize = 10_000;
-/// Longest file name (`NAME_MAX`).
-const MAX_NAME: usize = 255;
 /// Bytes of a mark.
 const MAX_MARK: u64 = 32;
 
@@ -138,8 +136,7 @@ impl Drop for Mark {
 /// The name of a container's mark; none where it would be no name of a file.
 fn name_of(uid: &str, container: &str) -> Option<String> {
     let name = format!("{uid}_{container}");
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (name.len() <= MAX_NAME && name.bytes().all(plain)).then_some(name)
+    is_plain_name(&name).then_some(name)
 }
 
 /// How long a suspect waits, after `count` deaths: not all at the same time, so that who is tried alone is told from

@@ -33,6 +33,8 @@ pub enum Message {
     },
     /// A guest was refused what the pod may not take of the disk.
     Exceeded(Exceeded),
+    /// The pod was written down, or could not be.
+    Written(std::io::Result<()>),
     /// The API server answered to a status.
     Patched(Result<(), ApiFailure>),
     /// The API server answered to the final delete.
@@ -42,8 +44,8 @@ pub enum Message {
 /// Messages that wait for the pod's task. It holds nothing while none does, as a thousand pods have one each: a
 /// channel of the usual kind has a kilobyte.
 ///
-/// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, patch
-/// and delete that goes on sends one, as does each limit of a volume.
+/// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, write,
+/// patch and delete that goes on sends one, as does each limit of a volume.
 #[derive(Default)]
 pub struct Inbox {
     waiting: Mutex<VecDeque<Message>>,

@@ -9,6 +9,9 @@
 //!                                       │   ▲        └─────────► reporter ──► Api (status, final delete)
 //!                                       └───┘ starts, ends and answers come back as messages
 //! ```
+//!
+//! What is decided of a pod is written down before it is done or told ([`crate::pod::checkpoint`]), and the next life
+//! of the agent takes it up: [`Supervisor::resume`].
 
 mod api;
 mod by_container;
@@ -23,6 +26,8 @@ mod tend;
 mod workshop;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,12 +44,14 @@ pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Works
 
 use crate::api::{Pod, PodStatus};
 use crate::control::{self, Task};
+use crate::durable::clock::Now;
+use crate::durable::Checkpoints;
 use crate::image::Keyring;
 use crate::log::PodKey;
 use crate::pod::admission::admit;
+use crate::pod::checkpoint::{checkpoint, resume, Checkpoint, Kept, Resumed};
 use crate::pod::conditions::is_owned;
 use crate::pod::downward::lighten;
-use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
 use crate::pod::lifecycle::{apply, over, suspect, Happening};
 use crate::pod::logs::{self, LogRefusal};
@@ -86,6 +93,8 @@ pub struct Setup {
     pub deaths: Arc<Deaths>,
     /// What containers may take of the disk that do not say it.
     pub storage: Defaults,
+    /// Where pods are written down, for the agent's next life.
+    pub checkpoints: Checkpoints,
 }
 
 /// The log that somebody asked for.
@@ -126,6 +135,9 @@ pub(crate) struct Shared {
     keyring: Keyring,
     deaths: Arc<Deaths>,
     storage: Defaults,
+    checkpoints: Checkpoints,
+    /// Pods cannot be written down, and somebody was told.
+    unwritten: AtomicBool,
     node: Mutex<Arc<NodeFacts>>,
     pods: Mutex<Pods>,
 }
@@ -149,6 +161,8 @@ pub(crate) struct Entry {
     volumes: OnceCell<PodVolumes>,
     /// Set when the pod is over, or forgotten.
     over: OnceCell<()>,
+    /// The fingerprint of what was written down last; held while it is being written.
+    written: Arc<async_lock::Mutex<Option<u64>>>,
 }
 
 pub(crate) struct PodState {
@@ -158,15 +172,11 @@ pub(crate) struct PodState {
     /// It is back under the same UID, while what was removed still ends.
     again: Option<Box<Pod>>,
     kept: Kept,
-}
-
-/// What starts were last given by the API server, for restarts while it is away.
-#[derive(Default)]
-struct Kept {
-    /// By container, for those whose environment draws on objects.
-    sources: BTreeMap<String, Arc<Sources>>,
-    /// With the pod's secrets in it.
-    keyring: Option<Keyring>,
+    /// It was taken up from an earlier life of the agent, and no source of pods has shown it since: nobody is told
+    /// of it meanwhile.
+    unseen: bool,
+    /// What the API server showed of such a pod, for the reporter to begin with.
+    shown: Option<Arc<PodStatus>>,
 }
 
 /// A lock that a panic of another task has not made useless: what it guards is set whole.
@@ -177,6 +187,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Entry {
     fn state(&self) -> MutexGuard<'_, PodState> {
         lock(&self.state)
+    }
+
+    /// The pod as it is to be written down; none: it need not be.
+    fn checkpoint(&self, now: Now) -> Option<(String, Checkpoint)> {
+        let state = self.state();
+        if state.record.removed || !state.record.is_worth_keeping() {
+            return None;
+        }
+        let uid = state.pod.metadata.uid.clone();
+        match checkpoint(&state.pod, &state.record, &state.kept, now) {
+            Ok(checkpoint) => Some((uid, checkpoint)),
+            Err(error) => {
+                log::error!("pod {}: it cannot be written down: {error}", pod_label(&state.pod));
+                None
+            }
+        }
     }
 
     /// Makes the pod's task look.
@@ -205,6 +231,37 @@ impl Shared {
         }
     }
 
+    /// Writes the pod down as it is, unless that is what was written last.
+    ///
+    /// # Errors
+    /// What the file system says; the first of a row is also said in the log.
+    async fn write_down(&self, entry: &Entry) -> io::Result<()> {
+        if !self.checkpoints.is_kept() {
+            return Ok(());
+        }
+        let mut written = entry.written.lock_arc().await;
+        let Some((uid, checkpoint)) = entry.checkpoint(self.clock.now()) else { return Ok(()) };
+        if *written == Some(checkpoint.fingerprint) {
+            return Ok(());
+        }
+        let checkpoints = self.checkpoints.clone();
+        let done = control::blocking(move || {
+            let done = checkpoints.write(&uid, &checkpoint.bytes);
+            // Held by the work, not by the waiter: nobody who stops waiting lets another one in before it is done.
+            *written = done.is_ok().then_some(checkpoint.fingerprint);
+            done
+        });
+        let done = done.await;
+        match &done {
+            Err(error) if !self.unwritten.load(Ordering::Relaxed) => {
+                log::error!("pods cannot be written down, and may not come back after a restart: {error}");
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.unwritten.store(done.is_err(), Ordering::Relaxed);
+        done
+    }
+
     /// The pod that is to take the place of the forgotten one comes back.
     fn forget(&self, uid: &str) -> Option<Box<Pod>> {
         let mut pods = lock(&self.pods);
@@ -222,7 +279,7 @@ impl Supervisor {
     /// Starts with no pods.
     #[must_use]
     pub fn new(setup: Setup) -> Supervisor {
-        let Setup { api, workshop, clock, node, keyring, deaths, storage } = setup;
+        let Setup { api, workshop, clock, node, keyring, deaths, storage, checkpoints } = setup;
         let node = Mutex::new(Arc::new(node));
         Supervisor {
             shared: Arc::new(Shared {
@@ -232,6 +289,8 @@ impl Supervisor {
                 keyring,
                 deaths,
                 storage,
+                checkpoints,
+                unwritten: AtomicBool::new(false),
                 node,
                 pods: Mutex::default(),
             }),
@@ -267,15 +326,59 @@ impl Supervisor {
         }
     }
 
-    /// Removes the logs and volumes of pods that went away while no agent ran.
+    /// Takes up the pods that an earlier life of the agent wrote down: they go on before any source of pods has
+    /// spoken. The first [`PodEvent::Set`] ends those that it does not name.
+    pub async fn resume(&self) {
+        let (checkpoints, now) = (self.shared.checkpoints.clone(), self.shared.clock.now());
+        let read = control::blocking(move || {
+            let mut resumed = Vec::new();
+            let each = |uid: &str, data: io::Result<Vec<u8>>| {
+                let data = data.map_err(|error| error.to_string());
+                match data.and_then(|data| resume(&data, now)) {
+                    Ok(pod) => resumed.push(pod),
+                    Err(error) => {
+                        log::error!("what was written down of pod {uid} cannot be taken up: {error}")
+                    }
+                }
+            };
+            let read = checkpoints.read(each);
+            (resumed, read)
+        });
+        let (mut resumed, read) = read.await;
+        if let Err(error) = read {
+            log::error!("the pods that were written down cannot be read: {error}");
+        }
+        resumed.sort_by_key(|resumed| resumed.pod.metadata.creation_timestamp);
+        self.find_address(&resumed);
+        for Resumed { pod, record, kept } in resumed {
+            log::info!("pod {}: taken up where it was", pod_label(&pod));
+            self.enter(&mut lock(&self.shared.pods), Arc::new(pod), record, kept, true);
+        }
+    }
+
+    /// Until the node knows its address, it has the one that its pods had.
+    fn find_address(&self, resumed: &[Resumed]) {
+        let mut node = lock(&self.shared.node);
+        let known = resumed.iter().map(|resumed| &resumed.record.reported.host_ips);
+        if let Some(ips) = known.max_by_key(|ips| ips.len()).filter(|_| node.ips.is_empty()) {
+            let ips = ips.iter().map(|host| host.ip.clone()).collect();
+            *node = Arc::new(NodeFacts { ips, ..(**node).clone() });
+        }
+    }
+
+    /// Removes what is left of pods that went away while no agent ran.
     fn clean_up(&self) {
         let shared = self.shared.clone();
         control::spawn(async move {
-            let known = shared.clone();
-            // Asked as the folders are looked at: a pod may have come meanwhile.
-            let keep = Box::new(move |uid: &str| lock(&known.pods).entries.contains_key(uid));
-            if let Err(error) = shared.workshop.remove_others(keep).await {
-                log::warn!("cannot remove the logs and volumes of pods that are gone: {error}");
+            let keep = || {
+                let known = shared.clone();
+                // Asked as the folders are looked at: a pod may have come meanwhile.
+                move |uid: &str| lock(&known.pods).entries.contains_key(uid)
+            };
+            let (checkpoints, known) = (shared.checkpoints.clone(), keep());
+            let forgotten = control::blocking(move || checkpoints.remove_others(known)).await;
+            if let Err(error) = shared.workshop.remove_others(Box::new(keep())).await.and(forgotten) {
+                log::warn!("cannot remove what is left of pods that are gone: {error}");
             }
         })
         .detach();
@@ -323,6 +426,12 @@ impl Supervisor {
             state.again = Some(pod);
             return;
         }
+        if std::mem::take(&mut state.unseen) {
+            let mut status = pod.status.clone();
+            status.conditions.retain(|condition| is_owned(&condition.kind));
+            state.record.settled = is_final(&status.phase);
+            state.shown = Some(Arc::new(status));
+        }
         // What the record took over when it began is not kept a second time.
         pod.status.init_container_statuses = Vec::new();
         pod.status.container_statuses = Vec::new();
@@ -337,33 +446,39 @@ impl Supervisor {
         if pods.closed || pods.entries.contains_key(&pod.metadata.uid) {
             return;
         }
-        let (admission, mut events) = self.admission(&pod, &pods);
-        let now = self.shared.clock.now();
-        let mut record = PodRecord::begin(&pod, admission, now);
-        for container in record.all_mut() {
-            if let Some(count) = self.shared.deaths.suspicion(&pod.metadata.uid, &container.name) {
-                events.extend(suspect(container, count, now.mono.saturating_add(deaths::back_off(count))));
-            }
-        }
-        let state = Mutex::new(PodState {
-            pod: pod.clone(),
-            record,
-            runs: ByContainer::default(),
-            again: None,
-            kept: Kept::default(),
-        });
-        let entry = Arc::new(Entry {
-            state,
-            inbox: Inbox::default(),
-            task: Mutex::new(None),
-            volumes: OnceCell::new(),
-            over: OnceCell::new(),
-        });
-        pods.entries.insert(pod.metadata.uid.clone(), entry.clone());
+        let (admission, events) = self.admission(&pod, &pods);
+        let record = PodRecord::begin(&pod, admission, self.shared.clock.now());
+        self.enter(&mut pods, pod.clone(), record, Kept::default(), false);
         drop(pods);
         for event in events {
             self.shared.tell(&pod, event);
         }
+    }
+
+    /// Begins to look after a pod.
+    fn enter(&self, pods: &mut Pods, pod: Arc<Pod>, mut record: PodRecord, kept: Kept, unseen: bool) {
+        let now = self.shared.clock.now();
+        for container in record.all_mut() {
+            let Some(count) = self.shared.deaths.suspicion(&pod.metadata.uid, &container.name) else {
+                continue;
+            };
+            let at = now.mono.saturating_add(deaths::back_off(count));
+            if let Some(event) = suspect(container, count, at) {
+                self.shared.tell(&pod, event);
+            }
+        }
+        let state =
+            PodState { pod, record, runs: ByContainer::default(), again: None, kept, unseen, shown: None };
+        let uid = state.pod.metadata.uid.clone();
+        let entry = Arc::new(Entry {
+            state: Mutex::new(state),
+            inbox: Inbox::default(),
+            task: Mutex::new(None),
+            volumes: OnceCell::new(),
+            over: OnceCell::new(),
+            written: Arc::default(),
+        });
+        pods.entries.insert(uid, entry.clone());
         let task = control::spawn(tend::tend(self.shared.clone(), entry.clone()));
         *lock(&entry.task) = Some(task);
     }

@@ -13,7 +13,7 @@ use crate::log::PodKey;
 use crate::pod::destinations::destinations;
 use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
 use crate::pod::events::{self, of_pod, EventKind};
-use crate::pod::lifecycle::StartFailure;
+use crate::pod::lifecycle::{apply, Happening, StartFailure};
 use crate::pod::policy::{pull_policy, PullPolicy};
 use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
@@ -85,12 +85,23 @@ pub async fn start(
         destinations: destinations(pod).unwrap_or_default(),
     };
     let image_id = image.id.clone();
+    // Unguessable is not needed, never used twice is: 128 random bits.
+    let id = format!("{ID_SCHEME}{:032x}", fastrand::u128(..));
+    launch(shared, entry, pod, container, &id, &image_id).await;
     let mark = shared.deaths.mark(&pod.metadata.uid, &container.name);
     let running = shared.workshop.run(image, spec).await?;
     shared.tell(pod, events::created(&container.name));
-    // Unguessable is not needed, never used twice is: 128 random bits.
-    let id = format!("{ID_SCHEME}{:032x}", fastrand::u128(..));
     Ok(Started { run: RunGuard(Some(running)), id, image_id, mark })
+}
+
+/// Writes down that the container runs, before it does: what must run once only does not run twice, whatever becomes
+/// of the agent meanwhile. On a disk that takes nothing it runs all the same.
+async fn launch(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container, id: &str, image_id: &str) {
+    let (container, id, image_id) = (container.name.clone(), id.to_owned(), image_id.to_owned());
+    let launching = Happening::Launching { container, id, image_id };
+    apply(pod, &mut entry.state().record, launching, shared.clock.now());
+    // Why not was said in the log.
+    let _ = shared.write_down(entry).await;
 }
 
 /// What the container mounts, of the pod's volumes: they are laid out before the first container starts.
@@ -180,16 +191,27 @@ async fn ensure_image(
 /// nobody can say what is in it, what it last held counts, and without that nothing is pulled.
 async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, StartFailure> {
     let mut keyring = shared.keyring.clone();
-    let mut missing = Vec::new();
+    let (mut good, mut missing) = (Vec::new(), Vec::new());
     let namespace = pod.metadata.namespace.as_str();
     for reference in &pod.spec.image_pull_secrets {
         let secret = shared.api.secret(namespace, &reference.name).await;
         if let Err(ApiFailure::Unavailable(error)) = &secret {
             let text = format!("couldn't get the image pull secret {namespace}/{}: {error}", reference.name);
-            return entry.state().kept.keyring.clone().ok_or(StartFailure::pull(text));
+            let Some(kept) = entry.state().kept.pull_secrets.clone() else {
+                return Err(StartFailure::pull(text));
+            };
+            let mut keyring = shared.keyring.clone();
+            for secret in &kept {
+                // It was good once.
+                let _ = add_secret(&mut keyring, secret);
+            }
+            return Ok(keyring);
         }
-        let added =
-            secret.map_err(|error| error.to_string()).and_then(|secret| add_secret(&mut keyring, &secret));
+        let added = secret.map_err(|error| error.to_string()).and_then(|secret| {
+            add_secret(&mut keyring, &secret)?;
+            good.push(Secret { data: secret.data, ..Secret::default() });
+            Ok(())
+        });
         if let Err(error) = added {
             log::warn!("pod {}: image pull secret {}: {error}", events::pod_label(pod), reference.name);
             missing.push(reference.name.as_str());
@@ -203,7 +225,7 @@ async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, S
         shared.tell(pod, of_pod(EventKind::Warning, "FailedToRetrieveImagePullSecret", message));
     }
     if !pod.spec.image_pull_secrets.is_empty() {
-        entry.state().kept.keyring = Some(keyring.clone());
+        entry.state().kept.pull_secrets = Some(good);
     }
     Ok(keyring)
 }

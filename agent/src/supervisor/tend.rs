@@ -14,7 +14,7 @@ use super::workshop::Running;
 use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
-use crate::pod::events::EventText;
+use crate::pod::events::{pod_label, EventText};
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
 use crate::pod::storage::evicted;
@@ -22,6 +22,9 @@ use crate::pod::storage::evicted;
 /// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
 /// rest would otherwise hold up the control thread.
 const MAX_ROUNDS: usize = 8;
+
+/// Wait after a pod could not be written down.
+const WRITE_AGAIN: Duration = Duration::from_secs(60);
 
 struct Tender {
     shared: Arc<Shared>,
@@ -36,6 +39,10 @@ struct Tender {
     reporter: Reporter,
     /// The pod is over, and its volumes are being removed.
     cleared: bool,
+    /// It is being written down.
+    writing: Option<Task<()>>,
+    /// It could not be: not again before this.
+    write_again: Duration,
 }
 
 /// What a look came to.
@@ -56,6 +63,8 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         serial: 0,
         reporter: Reporter::new(accepted),
         cleared: false,
+        writing: None,
+        write_again: Duration::ZERO,
     };
     loop {
         let look = tender.look();
@@ -79,6 +88,9 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
 impl Tender {
     fn look(&mut self) -> Look {
         let mut look = Look { wake: None, forget: false };
+        if let Some(shown) = self.entry.state().shown.take() {
+            self.reporter = Reporter::new(shown);
+        }
         let mut events = Vec::new();
         for _ in 0..MAX_ROUNDS {
             let now = self.shared.clock.now();
@@ -108,11 +120,13 @@ impl Tender {
                 break;
             }
         }
-        let (pod, status, removed) = self.report();
+        let (pod, status, silent) = self.report();
         for event in events {
             self.shared.tell(&pod, event);
         }
-        if !removed {
+        // What is told is written down before.
+        let written = self.write_down(&mut look);
+        if written && !silent {
             let again = self.reporter.offer(&self.shared, &pod, &status, &self.entry);
             look.wake = earlier(look.wake, again);
         }
@@ -131,14 +145,41 @@ impl Tender {
         }
     }
 
-    /// One status, which the record, the reporter and what is on its way share.
+    /// Has the pod written down if that is due. True: it is, or cannot be.
+    fn write_down(&mut self, look: &mut Look) -> bool {
+        if !self.shared.checkpoints.is_kept() {
+            return true;
+        }
+        if self.writing.is_some() {
+            return false;
+        }
+        let now = self.shared.clock.now();
+        let Some((_, checkpoint)) = self.entry.checkpoint(now) else { return true };
+        let known = self.entry.written.try_lock();
+        if known.is_some_and(|written| *written == Some(checkpoint.fingerprint)) {
+            return true;
+        }
+        if now.mono < self.write_again {
+            look.wake = earlier(look.wake, Some(self.write_again));
+            return true;
+        }
+        let (shared, entry) = (self.shared.clone(), self.entry.clone());
+        self.writing = Some(control::spawn(async move {
+            let done = shared.write_down(&entry).await;
+            entry.inbox.put(Message::Written(done));
+        }));
+        false
+    }
+
+    /// One status, which the record, the reporter and what is on its way share; and whether nobody is to be told.
     fn report(&self) -> (Arc<Pod>, Arc<PodStatus>, bool) {
         let mut state = self.entry.state();
         let status = report(&state.pod, &state.record, &self.shared.node(), self.shared.clock.now());
         if *state.record.reported != status {
             state.record.reported = Arc::new(status);
         }
-        (state.pod.clone(), state.record.reported.clone(), state.record.removed)
+        let silent = state.record.removed || state.unseen;
+        (state.pod.clone(), state.record.reported.clone(), silent)
     }
 
     fn act(&mut self, pod: &Arc<Pod>, action: Action, events: &mut Vec<EventText>) {
@@ -203,6 +244,13 @@ impl Tender {
             Message::Exceeded(exceeded) => {
                 Some(Happening::StorageExceeded(evicted(&pod, &exceeded, self.shared.storage)))
             }
+            Message::Written(done) => {
+                self.writing = None;
+                if done.is_err() {
+                    self.write_again = now.mono.saturating_add(WRITE_AGAIN);
+                }
+                None
+            }
             Message::Patched(answer) => {
                 let answer = self.reporter.patched(&pod, answer, now.mono);
                 (answer == Answer::Settled).then_some(Happening::Settled)
@@ -262,6 +310,12 @@ impl Tender {
         let key = start::key_of(&pod);
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
+        }
+        let (checkpoints, uid) = (self.shared.checkpoints.clone(), key.uid.clone());
+        // Held, so that nothing is written any more.
+        let _written = self.entry.written.lock().await;
+        if let Err(error) = control::blocking(move || checkpoints.remove(&uid)).await {
+            log::warn!("what was written down of pod {} cannot be removed: {error}", pod_label(&pod));
         }
         self.shared.deaths.forget_pod(&key.uid);
         // The logs go first: those of a pod that comes again have the same place.

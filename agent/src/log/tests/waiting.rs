@@ -25,10 +25,10 @@ impl Folder {
     }
 }
 
-/// So many milliseconds after an arbitrary start.
+/// So many milliseconds after a start that is later than what this machine shows.
 fn moment(milliseconds: i64) -> Moment {
     let wall = Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap();
-    let mono = Duration::from_secs(1_000_000) + Duration::from_millis(milliseconds.unsigned_abs());
+    let mono = Duration::from_secs(1_000_000_000) + Duration::from_millis(milliseconds.unsigned_abs());
     Moment::from(&Now { wall, mono })
 }
 

@@ -282,12 +282,13 @@ pub struct Bed {
 }
 
 impl Bed {
-    fn new() -> Bed {
+    fn new(checkpoints: Checkpoints) -> Bed {
         let (api, workshop, clock) =
             (Arc::<FakeApi>::default(), Arc::<FakeWorkshop>::default(), Arc::<FakeClock>::default());
         let supervisor = Supervisor::new(Setup {
             deaths: Arc::default(),
             storage: Defaults { bytes: 1 << 20, files: 100 },
+            checkpoints,
             api: api.clone(),
             workshop: workshop.clone(),
             clock: clock.clone(),
@@ -353,9 +354,14 @@ impl Bed {
 }
 
 pub fn play<F: Future<Output = ()>>(story: impl FnOnce(Bed) -> F) {
+    play_on(Checkpoints::default(), story);
+}
+
+/// On a node that writes its pods down.
+pub fn play_on<F: Future<Output = ()>>(checkpoints: Checkpoints, story: impl FnOnce(Bed) -> F) {
     let _one = lock(&ONE);
     control::run(async {
-        let bed = Bed::new();
+        let bed = Bed::new(checkpoints);
         let (supervisor, api) = (bed.supervisor.clone(), bed.api.clone());
         story(bed).await;
         *lock(&api.echo) = None;

@@ -3,6 +3,7 @@
 mod bed;
 mod images;
 mod reports;
+mod restarts;
 mod validation;
 
 use self::bed::{deleted, gone, play, Bed};

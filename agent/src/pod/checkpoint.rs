@@ -1,0 +1,136 @@
+//! A pod as it is written down: what a later life of the agent needs to go on with it when there is nobody to ask.
+//!
+//! It holds the pod as it was admitted, its record, and what its environment and its images drew on, secrets
+//! included. Its form has a version; of a later one nothing is read.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::{to_raw_value, RawValue};
+
+use super::environment::Sources;
+use super::record::PodRecord;
+use crate::api::{ObjectMeta, Pod, PodSpec, PodStatus, Secret};
+use crate::durable::clock::{Now, Reading};
+
+/// The form that is written.
+const VERSION: u32 = 1;
+
+/// What starts were last given by the API server, for restarts while it is away.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// By container, for those whose environment draws on objects.
+    pub sources: BTreeMap<String, Arc<Sources>>,
+    /// The pod's image pull secrets that could be had; none: they were not asked for yet.
+    pub pull_secrets: Option<Vec<Secret>>,
+}
+
+/// What comes back of a pod.
+#[derive(Debug)]
+pub struct Resumed {
+    /// As it was admitted, or last changed.
+    pub pod: Pod,
+    /// What happened to it.
+    pub record: PodRecord,
+    /// What its starts were given.
+    pub kept: Kept,
+}
+
+/// What a pod is to be written down as.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Of what matters in it: the same, and it need not be written again.
+    pub fingerprint: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Whole<S> {
+    version: u32,
+    at: Reading,
+    resource_version: String,
+    reported: PodStatus,
+    state: S,
+}
+
+/// What is written anew when it changes.
+#[derive(Serialize)]
+struct State<'p> {
+    metadata: ObjectMeta,
+    spec: &'p PodSpec,
+    record: PodRecord,
+    kept: &'p Kept,
+}
+
+#[derive(Deserialize)]
+struct OwnState {
+    metadata: ObjectMeta,
+    spec: PodSpec,
+    record: PodRecord,
+    kept: Kept,
+}
+
+/// Writes a pod down.
+///
+/// # Errors
+/// Of the serializer; there is no pod that it refuses.
+pub fn checkpoint(
+    pod: &Pod,
+    record: &PodRecord,
+    kept: &Kept,
+    now: Now,
+) -> Result<Checkpoint, serde_json::Error> {
+    // Each status that is reported changes it.
+    let metadata = ObjectMeta { resource_version: String::new(), ..pod.metadata.clone() };
+    let state = to_raw_value(&State { metadata, spec: &pod.spec, record: record.lasting(), kept })?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(state.get().as_bytes());
+    let whole: Whole<&RawValue> = Whole {
+        version: VERSION,
+        at: Reading::of(now),
+        resource_version: pod.metadata.resource_version.clone(),
+        reported: (*record.reported).clone(),
+        state: &state,
+    };
+    Ok(Checkpoint { bytes: serde_json::to_vec(&whole)?, fingerprint: hasher.finish() })
+}
+
+/// Takes up a pod that was written down.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub fn resume(bytes: &[u8], now: Now) -> Result<Resumed, String> {
+    #[derive(Deserialize)]
+    struct Form {
+        version: u32,
+    }
+    let form: Form = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if form.version != VERSION {
+        return Err(format!(
+            "it is of form {}, and this version of copepod reads form {VERSION}",
+            form.version
+        ));
+    }
+    let whole: Whole<OwnState> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let OwnState { mut metadata, spec, mut record, kept } = whole.state;
+    metadata.resource_version = whole.resource_version;
+    let status = PodStatus { qos_class: whole.reported.qos_class.clone(), ..PodStatus::default() };
+    let pod = Pod { metadata, spec, status };
+    let fits = |records: usize, specs: usize| records == specs;
+    if !fits(record.init.len(), pod.spec.init_containers.len())
+        || !fits(record.containers.len(), pod.spec.containers.len())
+    {
+        return Err("it tells of other containers than its pod has".to_owned());
+    }
+    record.reported = Arc::new(whole.reported);
+    record.resume(&pod, whole.at.translate(now));
+    Ok(Resumed { pod, record, kept })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

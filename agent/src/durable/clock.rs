@@ -29,9 +29,9 @@ impl Now {
     #[must_use]
     pub fn read() -> Now {
         let time = clock_gettime(ClockId::Monotonic);
-        let part = |number: i64| u64::try_from(number).unwrap_or(0);
-        let up = Duration::from_secs(part(time.tv_sec))
-            .saturating_add(Duration::from_nanos(part(i64::from(time.tv_nsec))));
+        let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+        let rest = Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0));
+        let up = seconds.saturating_add(rest);
         Now { wall: wall(), mono: AT_BOOT.saturating_add(up) }
     }
 }

@@ -115,7 +115,7 @@ fn what_runs_once_is_written_down_before_it_runs_and_before_its_end_is_told() {
     let shown = samples::pod(&json!({"restartPolicy": "Never"}));
     play_on(disk.open(), |bed| async move {
         bed.supervisor.resume().await;
-        all(&bed, &[shown.clone()]);
+        all(&bed, std::slice::from_ref(&shown));
         bed.until("the end", |bed| bed.phase() == "Failed").await;
         let status = lock(&bed.api.statuses).last().cloned().unwrap();
         assert_eq!(status.container_statuses[0].state.terminated.clone().unwrap().exit_code, 4);

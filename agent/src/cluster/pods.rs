@@ -4,17 +4,19 @@ use std::sync::OnceLock;
 
 use futures_util::future::BoxFuture;
 use http::Method;
+use serde::Deserialize;
 use serde_json::{json, Value};
 
-use super::client::{Call, Client, Patch};
+use super::client::{Call, Client, Patch, MAX_LIST};
 use super::error::{ApiError, Outage};
 use super::events::Recorder;
 use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
-use crate::api::{ConfigMap, Object, ObjectReference, Pod, PodStatus, Secret};
+use crate::api::{ConfigMap, ListMeta, Object, ObjectReference, Pod, PodStatus, Secret, Service};
 use crate::pod::admission::admit;
 use crate::pod::events::EventText;
 use crate::pod::node::NodeFacts;
+use crate::pod::services::{MASTER_NAMESPACE, MASTER_SERVICE};
 use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
 
 /// Tells the supervisor of every pod bound to this node, for ever.
@@ -147,4 +149,47 @@ impl Api for PodApi {
         let call = Call::new(Method::GET, path::<ConfigMap>(namespace, name));
         Box::pin(async move { Ok(self.client()?.read(call).await?) })
     }
+
+    fn services<'a>(
+        &'a self,
+        namespace: &'a str,
+        links: bool,
+    ) -> BoxFuture<'a, Result<Vec<Service>, ApiFailure>> {
+        Box::pin(async move { Ok(services(self.client()?, namespace, links).await?) })
+    }
+}
+
+/// Services of one namespace that containers are told of: more have no place in the environment of one.
+const MAX_SERVICES: usize = 4096;
+/// Services of one page.
+const PAGE: usize = 200;
+
+/// They are asked for when a container starts, and not watched: a node that starts a container now and then would be
+/// sent every change of every service for it.
+async fn services(client: &Client, namespace: &str, links: bool) -> Result<Vec<Service>, ApiError> {
+    #[derive(Deserialize)]
+    struct Page {
+        metadata: ListMeta,
+        items: Option<Vec<Service>>,
+    }
+    let mut services: Vec<Service> = Vec::new();
+    let mut next = String::new();
+    while links && services.len() < MAX_SERVICES {
+        let path = format!("{}?limit={PAGE}&continue={next}", Service::collection(Some(namespace)));
+        let page: Page = client.read(Call::new(Method::GET, path).limit(MAX_LIST)).await?;
+        services.extend(page.items.unwrap_or_default());
+        next = page.metadata.continue_token;
+        if next.is_empty() {
+            break;
+        }
+    }
+    if !(links && namespace == MASTER_NAMESPACE) {
+        let master =
+            client.read(Call::new(Method::GET, path::<Service>(MASTER_NAMESPACE, MASTER_SERVICE))).await;
+        match master {
+            Err(error) if error.is(404) => {}
+            master => services.push(master?),
+        }
+    }
+    Ok(services)
 }

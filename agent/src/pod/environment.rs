@@ -8,7 +8,7 @@ use super::downward::{field_value, resource_value};
 use super::expansion::expand;
 use super::node::NodeFacts;
 use super::services;
-use crate::api::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use crate::api::{ConfigMap, Container, EnvVarSource, ObjectMeta, Pod, Secret, Service};
 use crate::runtime::MAX_ARGUMENTS;
 
 /// All variables and arguments of a container together, in bytes, as the runtime counts them. It stops
@@ -27,7 +27,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Drops the keys that this container does not draw on: what is kept for later is kept in memory.
+    /// Drops what this container does not draw on: what is kept for later is kept in memory.
     #[must_use]
     pub fn trimmed(mut self, container: &Container) -> Sources {
         let froms = || container.env.iter().filter_map(|env| env.value_from.as_ref());
@@ -45,6 +45,17 @@ impl Sources {
             let refs = || froms().filter_map(|from| from.secret_key_ref.as_ref());
             object.data.retain(|key, _| refs().any(|r| r.name == *name && r.key == *key));
         }
+        let config_maps = self.config_maps.values_mut().map(|object| &mut object.metadata);
+        let secrets = self.secrets.values_mut().map(|object| &mut object.metadata);
+        for metadata in config_maps.chain(secrets) {
+            *metadata = ObjectMeta::default();
+        }
+        for Service { metadata, .. } in &mut self.services {
+            let (name, namespace) =
+                (std::mem::take(&mut metadata.name), std::mem::take(&mut metadata.namespace));
+            *metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
+        }
+        self.services.shrink_to_fit();
         self
     }
 }

@@ -3,9 +3,9 @@
 use crate::api::Service;
 
 /// Namespace of the `kubernetes` service, which every pod is told of.
-const MASTER_NAMESPACE: &str = "default";
+pub const MASTER_NAMESPACE: &str = "default";
 /// Name of that service.
-const MASTER_SERVICE: &str = "kubernetes";
+pub const MASTER_SERVICE: &str = "kubernetes";
 
 /// The variables of the services that a pod in `namespace` is told of: all of its namespace if `links`
 /// (`enableServiceLinks`), and always `default/kubernetes` unless its own namespace has one of that name.

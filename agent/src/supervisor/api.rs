@@ -72,9 +72,14 @@ pub trait Api: Send + Sync {
         name: &'a str,
     ) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>>;
 
-    /// The services that containers of this namespace may be told of. None where nobody keeps them.
-    fn services<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Vec<Service>, ApiFailure>> {
-        let _ = namespace;
+    /// The services that containers of this namespace are told of: `default/kubernetes`, and with `links`
+    /// (`enableServiceLinks`) all of the namespace. None where nobody keeps them.
+    fn services<'a>(
+        &'a self,
+        namespace: &'a str,
+        links: bool,
+    ) -> BoxFuture<'a, Result<Vec<Service>, ApiFailure>> {
+        let _ = (namespace, links);
         Box::pin(async { Ok(Vec::new()) })
     }
 }

@@ -248,12 +248,10 @@ async fn sources(
     container: &Container,
 ) -> Result<Arc<Sources>, StartFailure> {
     let name = &container.name;
-    match fetch_sources(shared, &pod.metadata.namespace, container).await {
+    match fetch_sources(shared, pod, container).await {
         Ok(sources) => {
             let sources = Arc::new(sources.trimmed(container));
-            if !(sources.config_maps.is_empty() && sources.secrets.is_empty()) {
-                entry.state().kept.sources.insert(name.clone(), sources.clone());
-            }
+            entry.state().kept.sources.insert(name.clone(), sources.clone());
             Ok(sources)
         }
         Err((ApiFailure::Unavailable(error), what)) => {
@@ -268,9 +266,10 @@ async fn sources(
 /// to be fetched.
 async fn fetch_sources(
     shared: &Shared,
-    namespace: &str,
+    pod: &Pod,
     container: &Container,
 ) -> Result<Sources, (ApiFailure, String)> {
+    let namespace = pod.metadata.namespace.as_str();
     let (config_maps, secrets) = references(container);
     let mut sources = Sources::default();
     for name in config_maps {
@@ -287,7 +286,8 @@ async fn fetch_sources(
             Err(error) => return Err((error, format!("secret {namespace}/{name}"))),
         }
     }
-    let services = shared.api.services(namespace).await;
+    let links = pod.spec.enable_service_links.unwrap_or(true);
+    let services = shared.api.services(namespace, links).await;
     sources.services = services.map_err(|error| (error, format!("the services of namespace {namespace}")))?;
     Ok(sources)
 }

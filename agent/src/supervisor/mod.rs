@@ -262,6 +262,19 @@ impl Shared {
         done
     }
 
+    /// Removes what was written down of a pod of which nothing is left.
+    async fn erase(&self, entry: &Entry, pod: &Pod) {
+        if !self.checkpoints.is_kept() {
+            return;
+        }
+        // Held, so that nothing is written any more.
+        let _written = entry.written.lock().await;
+        let (checkpoints, uid) = (self.checkpoints.clone(), pod.metadata.uid.clone());
+        if let Err(error) = control::blocking(move || checkpoints.remove(&uid)).await {
+            log::warn!("what was written down of pod {} cannot be removed: {error}", pod_label(pod));
+        }
+    }
+
     /// The pod that is to take the place of the forgotten one comes back.
     fn forget(&self, uid: &str) -> Option<Box<Pod>> {
         let mut pods = lock(&self.pods);

@@ -14,7 +14,7 @@ use super::workshop::Running;
 use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
-use crate::pod::events::{pod_label, EventText};
+use crate::pod::events::EventText;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
 use crate::pod::storage::evicted;
@@ -311,12 +311,7 @@ impl Tender {
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
         }
-        let (checkpoints, uid) = (self.shared.checkpoints.clone(), key.uid.clone());
-        // Held, so that nothing is written any more.
-        let _written = self.entry.written.lock().await;
-        if let Err(error) = control::blocking(move || checkpoints.remove(&uid)).await {
-            log::warn!("what was written down of pod {} cannot be removed: {error}", pod_label(&pod));
-        }
+        self.shared.erase(&self.entry, &pod).await;
         self.shared.deaths.forget_pod(&key.uid);
         // The logs go first: those of a pod that comes again have the same place.
         if let Some(pod) = self.shared.forget(&key.uid) {

@@ -4,7 +4,7 @@
 //!
 //! A pod that the scheduler binds to this node passes through the rooms of this crate in this order:
 //!
-//! 1. [`cluster`] sees it on the pod watch and hands it to the supervisor.
+//! 1. [`cluster`] sees it on the pod watch and hands it to the supervisor; [`manifest`] reads static pods from files.
 //! 2. [`supervisor`] keeps one task a pod. It asks [`pod`], which decides and touches nothing,
 //!    what to do next, does it, and tells [`pod`] what happened.
 //! 3. [`image`] pulls the module from its registry into a content-addressed store.
@@ -31,6 +31,7 @@ pub mod durable;
 mod error_chain;
 pub mod image;
 pub mod log;
+pub mod manifest;
 pub mod node;
 pub mod pod;
 pub mod runtime;

@@ -18,6 +18,7 @@ pub mod error;
 pub mod events;
 pub mod kubeconfig;
 pub mod lease;
+pub mod mirrors;
 pub mod pods;
 pub mod registration;
 pub mod reviews;

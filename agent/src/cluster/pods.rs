@@ -1,6 +1,6 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use http::Method;
@@ -10,11 +10,13 @@ use serde_json::{json, Value};
 use super::client::{Call, Client, Patch, MAX_LIST};
 use super::error::{ApiError, Outage};
 use super::events::Recorder;
+use super::mirrors::Mirrors;
 use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
 use crate::api::{ConfigMap, ListMeta, Object, ObjectReference, Pod, PodStatus, Secret, Service};
 use crate::pod::admission::admit;
 use crate::pod::events::EventText;
+use crate::pod::is_static;
 use crate::pod::node::NodeFacts;
 use crate::pod::services::{MASTER_NAMESPACE, MASTER_SERVICE};
 use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
@@ -24,7 +26,7 @@ use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
 /// Before a pod that this node would refuse, the Node is read: the scheduler went by the labels and taints
 /// that it has by now. (A kubelet does the same before it rejects a pod.) They are not watched: a watch would
 /// say each status of our own back to us.
-pub async fn follow(client: Client, mut facts: NodeFacts, supervisor: Supervisor) {
+pub async fn follow(client: Client, mut facts: NodeFacts, supervisor: Supervisor, mirrors: Arc<Mirrors>) {
     // A node may list and watch pods with this selector only (Node authorizer, since 1.32).
     let selector = format!("fieldSelector=spec.nodeName%3D{}", facts.name);
     let mut watcher: Watcher<Pod> = Watcher::new(client.clone(), Pod::collection(None), selector);
@@ -53,6 +55,9 @@ pub async fn follow(client: Client, mut facts: NodeFacts, supervisor: Supervisor
                 }
             }
         }
+        for told in mirrors.see(&event) {
+            supervisor.handle(told);
+        }
         supervisor.handle(event);
     }
 }
@@ -67,7 +72,7 @@ fn brings_misfit(event: &PodEvent, facts: &NodeFacts) -> bool {
     match event {
         PodEvent::Set(pods) => pods.iter().any(misfit),
         PodEvent::Applied(pod) => misfit(pod),
-        PodEvent::Deleted { .. } => false,
+        _ => false,
     }
 }
 
@@ -75,9 +80,16 @@ fn brings_misfit(event: &PodEvent, facts: &NodeFacts) -> bool {
 #[derive(Default)]
 pub struct PodApi {
     joined: OnceLock<(Client, Recorder)>,
+    mirrors: Arc<Mirrors>,
 }
 
 impl PodApi {
+    /// What the API server has of this node's static pods.
+    #[must_use]
+    pub fn mirrors(&self) -> Arc<Mirrors> {
+        self.mirrors.clone()
+    }
+
     /// The cluster is joined: it is spoken to by this client, and told of events by way of `recorder`.
     pub fn join(&self, client: Client, recorder: Recorder) {
         let _joined_once = self.joined.set((client, recorder));
@@ -111,8 +123,17 @@ impl Api for PodApi {
         &'a self,
         pod: &'a Pod,
         _: &'a PodStatus,
-        patch: Value,
+        mut patch: Value,
     ) -> BoxFuture<'a, Result<(), ApiFailure>> {
+        if is_static(pod) {
+            let Some(uid) = self.mirrors.uid_of(pod) else {
+                let text = "the API server has no mirror of this static pod yet".to_owned();
+                return Box::pin(async { Err(ApiFailure::Unavailable(text)) });
+            };
+            if let Some(precondition) = patch.pointer_mut("/metadata/uid") {
+                *precondition = Value::String(uid);
+            }
+        }
         let path = format!("{}/status", path::<Pod>(&pod.metadata.namespace, &pod.metadata.name));
         let call = Call::patch(path, Patch::Strategic, &patch).brief();
         Box::pin(async move { Ok(self.client()?.send(call).await.map(drop)?) })

@@ -15,18 +15,20 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 use rustix::fs::{fstat, open, FileType, Mode, OFlags};
-use serde_json::Value;
 
 use super::Failure;
-use crate::api::{Container, ContainerPort, EnvVar, ObjectMeta, Pod, PodSpec, PodStatus, Quantity};
+use crate::api::{
+    Container, ContainerPort, EnvVar, ObjectMeta, ObjectReference, Pod, PodSpec, PodStatus, Quantity,
+};
 use crate::config::agent::{INSECURE_REGISTRIES, LOG_LEVEL, REGISTRY_CERTS_DIR};
 use crate::config::setting::{CommandLine, Setting, Takes};
-use crate::config::{read_bounded, yaml, UsageError, Values};
+use crate::config::{UsageError, Values};
 use crate::control;
 use crate::durable::clock::Now;
 use crate::durable::{ensure_private_dir, Checkpoints};
 use crate::image::{self, Image, Keyring, Registries, Store};
 use crate::log::Logs;
+use crate::manifest::{self, defaulted};
 use crate::node::host::Host;
 use crate::node::object::standalone_facts;
 use crate::node::signals::Signals;
@@ -35,12 +37,12 @@ use crate::pod::events::{EventKind, EventText};
 use crate::pod::storage::Defaults;
 use crate::runtime::destinations::Destination;
 use crate::runtime::{self, Output, Preopen, Runtime, HELLO};
-use crate::supervisor::local::{defaulted, LocalApi};
-use crate::supervisor::{ByHand, PodEvent, Ports, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop};
+use crate::supervisor::local::LocalApi;
+use crate::supervisor::{
+    Awaited, ByHand, PodEvent, Ports, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop,
+};
 use crate::volume::Volumes;
 
-/// Bytes of a manifest.
-const MAX_MANIFEST: u64 = 1024 * 1024;
 /// How long guests may take to end after Ctrl-C.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Linear memory of a container that names no limit: a developer's machine has it.
@@ -168,17 +170,7 @@ impl Given {
         if !arguments.is_empty() {
             return Err(failed("a manifest takes no arguments: they stand in its containers' args".into()));
         }
-        let text = read_bounded(path, MAX_MANIFEST).map_err(|error| failed(error.to_string()))?;
-        let value = yaml::parse(&text).map_err(|error| failed(error.to_string()))?;
-        let kind = value.get("kind").and_then(Value::as_str).unwrap_or("nothing");
-        if kind != "Pod" {
-            return Err(failed(format!("it holds {kind}, where a Pod belongs")));
-        }
-        let mut pod: Pod = serde_json::from_str(&value.to_string())
-            .map_err(|error| failed(format!("not a Pod as the API defines it: {error}")))?;
-        if pod.spec.containers.is_empty() {
-            return Err(failed("the Pod has no containers".into()));
-        }
+        let mut pod = manifest::read(path).map_err(failed)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let local = local_images(&mut pod, folder)?;
         Ok(Given { pod, is_module: false, by_hand: with(local) })
@@ -374,6 +366,7 @@ async fn supervise(
         keyring: Keyring::default(),
         deaths: Arc::default(),
         checkpoints: Checkpoints::default(),
+        awaited: Awaited::default(),
         storage: Defaults { bytes: u64::MAX, files: u64::MAX },
     });
     supervisor.handle(PodEvent::Set(vec![pod]));
@@ -387,7 +380,7 @@ async fn supervise(
     Ok(status)
 }
 
-fn tell(event: &EventText) {
+fn tell(_: &ObjectReference, event: &EventText) {
     let line = format!("{}: {}", event.reason, event.message);
     match event.kind {
         EventKind::Normal => log::info!("{line}"),

@@ -109,6 +109,14 @@ const SETTINGS: &[Setting] = &[
         "Kubeconfig of this node. Written once the node has joined; a file that is there is used as it is \
          [default: DATA-DIR/kubeconfig].",
     ),
+    value(
+        "pod-manifest-path",
+        &["static-pod-path"],
+        "DIR",
+        None,
+        "Folder of static pods, a manifest a file: they run whatever becomes of the API server, which is shown an \
+         image of each. With neither a bootstrap file nor a kubeconfig the node runs them alone, in no cluster.",
+    ),
     value("data-dir", &[], "DIR", Some("/var/lib/copepod"), "Where keys, images and logs are kept.")
         .of_the_board(),
     value(
@@ -241,6 +249,8 @@ pub struct AgentConfig {
     pub bootstrap_file: Option<PathBuf>,
     /// `--kubeconfig`
     pub kubeconfig: PathBuf,
+    /// `--pod-manifest-path`
+    pub pod_manifest_path: Option<PathBuf>,
     /// `--data-dir`
     pub data_dir: PathBuf,
     /// `--node-name`, lower-cased
@@ -335,6 +345,7 @@ impl AgentConfig {
         };
         Ok(AgentConfig {
             bootstrap_file: path("bootstrap-file")?,
+            pod_manifest_path: path("pod-manifest-path")?,
             kubeconfig: path("kubeconfig")?.unwrap_or_else(|| data_dir.join("kubeconfig")),
             node_name,
             node_ip,

@@ -1,4 +1,4 @@
-//! Waiting for a file that a person puts there, or puts right.
+//! Waiting for a file that a person puts there, or puts right, and for a folder of them.
 
 use std::fs::Metadata;
 use std::mem::MaybeUninit;
@@ -8,10 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
+use futures_lite::FutureExt;
 use rustix::fs::inotify::{add_watch, init, CreateFlags, WatchFlags};
 
 /// Between two looks where the kernel does not tell: the folder is not there, or the file is a link to elsewhere.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks at a folder where the kernel does not tell (a kubelet's `fileCheckFrequency`).
+const SCAN: Duration = Duration::from_secs(20);
+/// Files that are looked at for being links.
+const MAX_LINKS: usize = 1000;
 /// Bytes of events that are read at once; how many there are does not matter.
 const EVENTS: usize = 4096;
 
@@ -58,12 +63,49 @@ impl FileState {
     }
 }
 
+/// A watch on a folder and the files in it.
+pub struct FolderWatch {
+    inotify: Option<Async<OwnedFd>>,
+    /// What happens to some file elsewhere is not seen here.
+    blind: bool,
+}
+
+impl FolderWatch {
+    /// Watches from now on. Look at the folder after this, and what happens in between is not missed.
+    #[must_use]
+    pub fn begin(folder: &Path) -> FolderWatch {
+        let links = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let blind = links.take(MAX_LINKS).any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+        FolderWatch { inotify: watch_folder(folder), blind }
+    }
+
+    /// Waits until something may have changed; where the kernel does not tell, for [`SCAN`].
+    pub async fn changed(&self) {
+        let told = async {
+            match &self.inotify {
+                Some(inotify) if inotify.read_with(read).await.is_ok() => {}
+                _ => std::future::pending().await,
+            }
+        };
+        if self.inotify.is_some() && !self.blind {
+            return told.await;
+        }
+        let late = async {
+            Timer::after(SCAN).await;
+        };
+        told.or(late).await;
+    }
+}
+
 /// A watch on the file's folder, as a file that is not there, or is renamed to, cannot be watched itself.
 fn watch(path: &Path) -> Option<Async<OwnedFd>> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
         return None;
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watch_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+fn watch_folder(folder: &Path) -> Option<Async<OwnedFd>> {
     let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
     let changes = WatchFlags::CREATE
         | WatchFlags::MOVED_TO
@@ -124,6 +166,24 @@ mod tests {
             block_on(zip(before.replaced(&path), async { change() }));
             assert_ne!(before, FileState::of(&path), "{what}");
         }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_happens_in_a_folder_is_noticed_and_what_the_kernel_does_not_tell_is_looked_for() {
+        let folder = std::env::temp_dir().join(format!("copepod-watched-{:x}", fastrand::u64(..)));
+        assert!(
+            FolderWatch::begin(&folder).inotify.is_none(),
+            "it is not there: there is a look now and then"
+        );
+        fs::create_dir(&folder).unwrap();
+        let watch = FolderWatch::begin(&folder);
+        block_on(zip(watch.changed(), async { fs::write(folder.join("a"), "1").unwrap() }));
+        let watch = FolderWatch::begin(&folder);
+        assert!(!watch.blind);
+        block_on(zip(watch.changed(), async { fs::remove_file(folder.join("a")).unwrap() }));
+        std::os::unix::fs::symlink("/elsewhere", folder.join("link")).unwrap();
+        assert!(FolderWatch::begin(&folder).blind);
         fs::remove_dir_all(&folder).unwrap();
     }
 

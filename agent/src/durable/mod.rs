@@ -11,4 +11,4 @@ mod file_state;
 pub use checkpoints::Checkpoints;
 pub use clock_step::ClockStep;
 pub use file::{ensure_private_dir, is_plain_name, lock_dir, remove_if_exists, write_atomic};
-pub use file_state::FileState;
+pub use file_state::{FileState, FolderWatch};

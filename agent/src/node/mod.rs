@@ -9,7 +9,7 @@ mod service_manager;
 pub mod signals;
 pub mod watchdog;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,27 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::FutureExt;
 
+use crate::api::{ObjectReference, Pod};
 use crate::cluster::bootstrap::{join, JoinError, Joining};
 use crate::cluster::certificates::{CertificateError, CertificateFolder};
 use crate::cluster::events::Recorder;
+use crate::cluster::mirrors::Mirrors;
 use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
 use crate::cluster::Client;
-use crate::config::{AgentConfig, VERSION};
+use crate::config::{read_bounded, AgentConfig, VERSION};
 use crate::durable::Checkpoints;
 use crate::image::{Keyring, Store};
 use crate::log::Logs;
+use crate::pod::events::{EventKind, EventText};
+use crate::pod::node::NodeFacts;
 use crate::runtime::Runtime;
-use crate::supervisor::{ByHand, Deaths, Ports, Setup, Supervisor, SystemClock, WasmWorkshop};
+use crate::supervisor::local::LocalApi;
+use crate::supervisor::{
+    Awaited, ByHand, Deaths, PodEvent, Ports, Setup, Supervisor, SystemClock, WasmWorkshop,
+};
 use crate::volume::Volumes;
-use crate::{control, durable};
+use crate::{control, durable, manifest};
 use heartbeat::Heartbeat;
 use host::Host;
 use kubelet_api::KubeletApi;
@@ -156,46 +163,46 @@ impl Running {
 async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running, NodeError> {
     let data = &config.data_dir;
     let folder = CertificateFolder::open(data.join("pki"))?;
-    let images = data.join("images");
-    let store = control::blocking({
-        let images = images.clone();
-        move || Store::open(&images)
-    });
-    let store = store.await.map_err(|source| NodeError::File { path: images, source })?;
+    let store = open(data.join("images"), Store::open).await?;
+    let checkpoints = open(data.join("checkpoints"), Checkpoints::open).await?;
     let host = Host::read(data);
     let runtime = Runtime::start(config.runtime())
         .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;
-    let checkpoints = data.join("checkpoints");
-    let opened = control::blocking({
-        let checkpoints = checkpoints.clone();
-        move || Checkpoints::open(&checkpoints)
-    });
-    let checkpoints = opened.await.map_err(|source| NodeError::File { path: checkpoints, source })?;
     let logs = Logs::new(config.log_dir.clone(), config.logs.clone());
     let pod_api = Arc::new(PodApi::default());
+    let alone = stands_alone(config);
+    let facts = object::facts(&object::node(config, &host, config.node_ip), config.port);
     let supervisor = Supervisor::new(Setup {
-        api: pod_api.clone(),
+        api: if alone { LocalApi::new(tell) } else { pod_api.clone() },
         workshop: Arc::new(WasmWorkshop {
             runtime,
             store: store.clone(),
             registries: Arc::new(config.registries()),
-            volumes: Volumes::new(config.data_dir.join("pods")),
+            volumes: Volumes::new(data.join("pods")),
             logs: logs.clone(),
             by_hand: ByHand::default(),
             ports: Ports::default(),
             pulling: Arc::default(),
         }),
         clock: Arc::new(SystemClock),
-        node: object::facts(&object::node(config, &host, config.node_ip), config.port),
-        keyring: Keyring::default(),
+        node: facts.clone(),
+        keyring: keyring(&data.join(LOGINS)),
         deaths: Arc::new(last_deaths()),
         storage: config.storage,
         checkpoints,
+        awaited: Awaited { cluster: !alone, folder: config.pod_manifest_path.is_some() },
     });
     // Before the cluster is reached, whose clock, network or certificates may be away for long.
     supervisor.resume().await;
+    let mut tasks = vec![follow_manifests(config, &supervisor, pod_api.mirrors())];
     // A board whose network is down must not be killed for it.
     manager.ready();
+    if alone {
+        log::info!("there is neither a kubeconfig nor a bootstrap file: static pods run here, in no cluster");
+        manager.status("running static pods, in no cluster");
+        tasks.push(control::spawn(find_own_address(facts, supervisor.clone())));
+        return Ok(Running { supervisor, logs, _tasks: tasks });
+    }
 
     let (client, kubeconfig) = join(&Joining {
         node: &config.node_name,
@@ -217,15 +224,101 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     manager.status(&format!("registering node {} with {}", config.node_name, client.server().authority()));
     let registered = register(&client, &node).await;
     manager.status(&format!("node {} is registered", config.node_name));
+    let mirrors = {
+        let (mirrors, client, node) = (pod_api.mirrors(), client.clone(), config.node_name.clone());
+        let uid = registered.uid.clone();
+        async move { mirrors.keep(&client, &node, &uid).await }
+    };
     let heartbeat =
         Heartbeat { client: client.clone(), node, registered, host, data_dir: data.clone(), store, recorder };
-    let pods = follow(client.clone(), facts, supervisor.clone());
-    let tasks = vec![
+    let pods = follow(client.clone(), facts, supervisor.clone(), pod_api.mirrors());
+    tasks.extend([
         control::spawn(heartbeat.run()),
         control::spawn(pods),
+        control::spawn(mirrors),
         control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
-    ];
+    ]);
     Ok(Running { supervisor, logs, _tasks: tasks })
+}
+
+/// Opens a folder of the data folder's.
+async fn open<T: Send + 'static>(
+    path: PathBuf,
+    open: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, NodeError> {
+    let opened = control::blocking({
+        let path = path.clone();
+        move || open(&path)
+    });
+    opened.await.map_err(|source| NodeError::File { path, source })
+}
+
+/// There is no cluster to join, and none is waited for.
+fn stands_alone(config: &AgentConfig) -> bool {
+    config.pod_manifest_path.is_some() && config.bootstrap_file.is_none() && !config.kubeconfig.exists()
+}
+
+/// Follows the folder of static pods, if there is one.
+fn follow_manifests(
+    config: &AgentConfig,
+    supervisor: &Supervisor,
+    mirrors: Arc<Mirrors>,
+) -> control::Task<()> {
+    let supervisor = supervisor.clone();
+    let tell = move |pods: Vec<Pod>| {
+        mirrors.want(&pods);
+        supervisor.handle(PodEvent::Static(pods));
+    };
+    match config.pod_manifest_path.clone() {
+        Some(folder) => control::spawn(manifest::follow(folder, config.node_name.clone(), tell)),
+        None => control::spawn(async move { tell(Vec::new()) }),
+    }
+}
+
+/// Events of a node in no cluster.
+fn tell(about: &ObjectReference, event: &EventText) {
+    let line = format!("pod {}/{}: {}: {}", about.namespace, about.name, event.reason, event.message);
+    match event.kind {
+        EventKind::Normal => log::info!("{line}"),
+        EventKind::Warning => log::warn!("{line}"),
+    }
+}
+
+/// An address that nobody has (RFC 5737): the way to it is the way to anywhere, and nothing is sent there.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Waits until a node in no cluster has an address, unless it was given one.
+async fn find_own_address(facts: NodeFacts, supervisor: Supervisor) {
+    if !facts.ips.is_empty() {
+        return;
+    }
+    loop {
+        if let Ok(address) = host::address_towards(ANYWHERE) {
+            supervisor.set_node(NodeFacts { ips: vec![address.to_string()], ..facts });
+            return;
+        }
+        Timer::after(ADDRESS_PAUSE.1).await;
+    }
+}
+
+/// File in the data folder with logins that every pull may use, as a kubelet has it (`credentialprovider`).
+const LOGINS: &str = "config.json";
+/// Bytes of it.
+const MAX_LOGINS: u64 = 1024 * 1024;
+
+/// The node's own logins.
+fn keyring(path: &Path) -> Keyring {
+    let mut keyring = Keyring::default();
+    let read = match read_bounded(path, MAX_LOGINS) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return keyring,
+        Err(error) => Err(error.to_string()),
+        Ok(text) => keyring.add_docker_config_json(text.as_bytes()),
+    };
+    if let Err(error) = read {
+        log::error!("logins of registries, {}: {error}; none of them is used", path.display());
+        return Keyring::default();
+    }
+    keyring
 }
 
 /// Folder of the marks of running containers.

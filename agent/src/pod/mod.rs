@@ -42,5 +42,23 @@ pub(crate) mod samples;
 /// Annotation: a stopping guest is not ended at once, but given the grace period (design: Stopping).
 pub const WAIT_FOR_GRACE: &str = "copepod/wait-for-grace";
 
-/// Annotation that marks the API server's image of a static pod; never run from there.
+/// Annotation that marks the API server's image of a static pod; never run from there. Its value is the pod's hash.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Annotation: where a pod comes from; only static pods keep one.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+
+/// The value of [`CONFIG_SOURCE`] of a pod from a manifest.
+pub const FROM_FILE: &str = "file";
+
+/// Annotation: when a static pod was seen first.
+pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+
+/// Annotation: the hash of a static pod, which is its UID.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// Does the pod come from a manifest of this node?
+#[must_use]
+pub fn is_static(pod: &crate::api::Pod) -> bool {
+    pod.metadata.annotations.get(CONFIG_SOURCE).is_some_and(|source| source == FROM_FILE)
+}

@@ -59,7 +59,7 @@ use crate::pod::node::NodeFacts;
 use crate::pod::record::{Admission, PodRecord};
 use crate::pod::status::is_final;
 use crate::pod::storage::{storage, Defaults};
-use crate::pod::MIRROR;
+use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
 use crate::runtime::Usage;
 use crate::volume::PodVolumes;
 
@@ -75,6 +75,24 @@ pub enum PodEvent {
         /// metadata.uid
         uid: String,
     },
+    /// These are all static pods: any other is gone. (The other events tell of the API server's alone.)
+    Static(Vec<Pod>),
+    /// The API server shows this status of the static pod with this UID: it has another image of it.
+    Mirrored {
+        /// metadata.uid
+        uid: String,
+        /// status of the mirror pod
+        status: Box<PodStatus>,
+    },
+}
+
+/// The sources of pods that are to speak before anything is removed that no pod has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Awaited {
+    /// [`PodEvent::Set`]
+    pub cluster: bool,
+    /// [`PodEvent::Static`]
+    pub folder: bool,
 }
 
 /// What a supervisor works with.
@@ -95,6 +113,8 @@ pub struct Setup {
     pub storage: Defaults,
     /// Where pods are written down, for the agent's next life.
     pub checkpoints: Checkpoints,
+    /// Who speaks of pods.
+    pub awaited: Awaited,
 }
 
 /// The log that somebody asked for.
@@ -146,8 +166,8 @@ pub(crate) struct Shared {
 struct Pods {
     /// By UID.
     entries: BTreeMap<String, Arc<Entry>>,
-    /// A source has said which pods there are.
-    known: bool,
+    /// The sources that have not said yet which pods there are.
+    awaited: Awaited,
     /// The supervisor was shut down.
     closed: bool,
 }
@@ -292,7 +312,7 @@ impl Supervisor {
     /// Starts with no pods.
     #[must_use]
     pub fn new(setup: Setup) -> Supervisor {
-        let Setup { api, workshop, clock, node, keyring, deaths, storage, checkpoints } = setup;
+        let Setup { api, workshop, clock, node, keyring, deaths, storage, checkpoints, awaited } = setup;
         let node = Mutex::new(Arc::new(node));
         Supervisor {
             shared: Arc::new(Shared {
@@ -305,7 +325,7 @@ impl Supervisor {
                 checkpoints,
                 unwritten: AtomicBool::new(false),
                 node,
-                pods: Mutex::default(),
+                pods: Mutex::new(Pods { awaited, ..Pods::default() }),
             }),
         }
     }
@@ -315,24 +335,25 @@ impl Supervisor {
     pub fn handle(&self, event: PodEvent) {
         match event {
             PodEvent::Set(mut pods) => {
-                let known: BTreeSet<String> = pods.iter().map(|pod| pod.metadata.uid.clone()).collect();
-                let gone: Vec<String> = lock(&self.shared.pods)
-                    .entries
-                    .keys()
-                    .filter(|uid| !known.contains(*uid))
-                    .cloned()
-                    .collect();
-                for uid in gone {
-                    self.removed(&uid);
-                }
+                self.remove_unnamed(&pods, false);
                 // The oldest has the first right to a place (`kubelet.go`, HandlePodAdditions).
                 pods.sort_by_key(|pod| pod.metadata.creation_timestamp);
                 for pod in pods {
                     self.applied(Box::new(pod));
                 }
-                if !std::mem::replace(&mut lock(&self.shared.pods).known, true) {
-                    self.clean_up();
+                self.has_spoken(|awaited| std::mem::take(&mut awaited.cluster));
+            }
+            PodEvent::Static(pods) => {
+                self.remove_unnamed(&pods, true);
+                for pod in pods {
+                    self.found(Box::new(pod));
                 }
+                self.has_spoken(|awaited| std::mem::take(&mut awaited.folder));
+            }
+            PodEvent::Mirrored { uid, status } => {
+                let Some(entry) = lock(&self.shared.pods).entries.get(&uid).cloned() else { return };
+                see(&mut entry.state(), &status);
+                entry.nudge();
             }
             PodEvent::Applied(pod) => self.applied(pod),
             PodEvent::Deleted { uid } => self.removed(&uid),
@@ -376,6 +397,29 @@ impl Supervisor {
         if let Some(ips) = known.max_by_key(|ips| ips.len()).filter(|_| node.ips.is_empty()) {
             let ips = ips.iter().map(|host| host.ip.clone()).collect();
             *node = Arc::new(NodeFacts { ips, ..(**node).clone() });
+        }
+    }
+
+    /// Removes the pods of a source that it no longer names.
+    fn remove_unnamed(&self, named: &[Pod], from_folder: bool) {
+        let known: BTreeSet<&str> = named.iter().map(|pod| pod.metadata.uid.as_str()).collect();
+        let entries = self.shared.entries();
+        for entry in entries {
+            let pod = entry.state().pod.clone();
+            if is_static(&pod) == from_folder && !known.contains(pod.metadata.uid.as_str()) {
+                self.removed(&pod.metadata.uid);
+            }
+        }
+    }
+
+    /// A source has said which pods there are.
+    fn has_spoken(&self, source: impl Fn(&mut Awaited) -> bool) {
+        let all = {
+            let awaited = &mut lock(&self.shared.pods).awaited;
+            source(awaited) && !awaited.cluster && !awaited.folder
+        };
+        if all {
+            self.clean_up();
         }
     }
 
@@ -428,6 +472,8 @@ impl Supervisor {
             // The API server's image of a static pod: the pod itself comes from elsewhere.
             return;
         }
+        // Whatever it says, it comes from the API server.
+        pod.metadata.annotations.remove(CONFIG_SOURCE);
         let pods = lock(&self.shared.pods);
         let Some(entry) = pods.entries.get(&pod.metadata.uid).cloned() else {
             drop(pods);
@@ -439,11 +485,8 @@ impl Supervisor {
             state.again = Some(pod);
             return;
         }
-        if std::mem::take(&mut state.unseen) {
-            let mut status = pod.status.clone();
-            status.conditions.retain(|condition| is_owned(&condition.kind));
-            state.record.settled = is_final(&status.phase);
-            state.shown = Some(Arc::new(status));
+        if state.unseen {
+            see(&mut state, &pod.status);
         }
         // What the record took over when it began is not kept a second time.
         pod.status.init_container_statuses = Vec::new();
@@ -451,6 +494,23 @@ impl Supervisor {
         state.pod = Arc::from(pod);
         drop(state);
         entry.nudge();
+    }
+
+    /// A static pod is there. Its UID says what it is: it never changes.
+    fn found(&self, pod: Box<Pod>) {
+        let known = lock(&self.shared.pods).entries.get(&pod.metadata.uid).cloned();
+        match known {
+            None => self.add(pod),
+            Some(entry) => {
+                let mut state = entry.state();
+                if state.record.removed {
+                    state.again = Some(pod);
+                }
+                state.unseen = false;
+                drop(state);
+                entry.nudge();
+            }
+        }
     }
 
     fn add(&self, pod: Box<Pod>) {
@@ -617,6 +677,15 @@ impl Supervisor {
         };
         or(ended, late).await
     }
+}
+
+/// The API server shows this status of the pod: the next that it is told of goes on from there.
+fn see(state: &mut PodState, status: &PodStatus) {
+    let mut status = status.clone();
+    status.conditions.retain(|condition| is_owned(&condition.kind));
+    state.unseen = false;
+    state.record.settled = is_final(&status.phase);
+    state.shown = Some(Arc::new(status));
 }
 
 /// The pod as it is now: what the API server has of it, with this node's own status over it.

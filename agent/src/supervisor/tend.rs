@@ -15,6 +15,7 @@ use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
 use crate::pod::events::EventText;
+use crate::pod::is_static;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
 use crate::pod::storage::evicted;
@@ -315,7 +316,12 @@ impl Tender {
         self.shared.deaths.forget_pod(&key.uid);
         // The logs go first: those of a pod that comes again have the same place.
         if let Some(pod) = self.shared.forget(&key.uid) {
-            Supervisor { shared: self.shared.clone() }.applied(pod);
+            let supervisor = Supervisor { shared: self.shared.clone() };
+            if is_static(&pod) {
+                supervisor.found(pod);
+            } else {
+                supervisor.applied(pod);
+            }
         }
     }
 }

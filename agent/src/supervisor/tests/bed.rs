@@ -289,6 +289,7 @@ impl Bed {
             deaths: Arc::default(),
             storage: Defaults { bytes: 1 << 20, files: 100 },
             checkpoints,
+            awaited: Awaited { cluster: true, folder: false },
             api: api.clone(),
             workshop: workshop.clone(),
             clock: clock.clone(),

@@ -305,7 +305,7 @@ fn the_pod_list_has_our_status_and_the_conditions_of_others() {
 
 #[test]
 fn a_manifest_from_a_file_gets_what_an_api_server_would_give_it() {
-    let pod = local::defaulted(Pod::default(), "board", samples::at(0));
+    let pod = crate::manifest::defaulted(Pod::default(), "board", samples::at(0));
     assert_eq!((pod.metadata.namespace.as_str(), pod.spec.restart_policy.as_str()), ("default", "Always"));
     assert_eq!(pod.spec.node_name, "board");
     assert_eq!(pod.metadata.uid.len(), 36);

@@ -19,6 +19,7 @@ pub const JOIN: Duration = Duration::from_secs(60);
 pub struct Agent {
     /// The node's name.
     pub node: String,
+    arguments: Vec<String>,
     process: Process,
 }
 
@@ -28,7 +29,8 @@ impl Agent {
         let mut command = bed.command(provide(bed));
         // As systemd gives a service one, and keeps it over restarts.
         command.args(arguments).env("RUNTIME_DIRECTORY", bed.folder().join(format!("run-{node}")));
-        Agent { node: node.to_owned(), process: bed.spawn(&format!("agent-{node}"), command) }
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Agent { node: node.to_owned(), arguments, process: bed.spawn(&format!("agent-{node}"), command) }
     }
 
     /// Starts `copepod` as the node that is called as the bed's host is, at the tutorial's address,
@@ -93,6 +95,19 @@ impl Agent {
     pub fn kill9(mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(STOP);
+    }
+
+    /// Ends it as a power cut does, and leaves it so.
+    #[track_caller]
+    pub fn die(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(STOP);
+    }
+
+    /// Starts it again, as it was started.
+    pub fn start_again(&mut self, bed: &Bed) {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        *self = Agent::start(bed, &self.node, &arguments);
     }
 
     /// How it ended, if it has.

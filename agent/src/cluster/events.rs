@@ -2,18 +2,20 @@
 //!
 //! As a kubelet's recorder does it: the same event again raises the count of the one that is there; more
 //! than ten that differ only in their message become one "(combined from similar events)"; an
-//! object that makes too many is cut short. Recording never waits: what the API server cannot take in
-//! time is dropped, oldest senders first served.
+//! object that makes too many is cut short. Recording never waits. While the API server is away events wait for
+//! it, the oldest of them, as long as it would have kept them; what has no room then is dropped.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender, TrySendError};
+use async_io::Timer;
 use http::Method;
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::client::{Call, Client, Patch};
+use super::error::ApiError;
 use crate::api::{Event, EventSource, Object, ObjectMeta, ObjectReference, Time, Typed};
 use crate::control;
 use crate::durable::clock::Now;
@@ -21,6 +23,10 @@ use crate::pod::events::EventKind;
 
 /// Events that wait to be sent.
 const QUEUE: usize = 256;
+/// How long the API server keeps an event (`--event-ttl`): later nobody would be told any more.
+const LIFE: Duration = Duration::from_secs(3600);
+/// Between two tries to send the same event (client-go).
+const PAUSE: Duration = Duration::from_secs(10);
 /// Events that are remembered, so that the same again is counted.
 const REMEMBERED: usize = 128;
 /// So many alike but for their message, within [`WINDOW`], before they are combined (client-go).
@@ -78,21 +84,35 @@ async fn send_all(client: Client, source: EventSource, notes: Receiver<Note>) {
     let mut memory = Memory::default();
     while let Ok(note) = notes.recv().await {
         let Some(step) = memory.step(&note) else { continue };
-        if let Err(error) = send(&client, &source, &note, &step).await {
-            log::debug!("event {} {}: {error}", note.reason, note.object.name);
-            if !error.is(403) {
-                memory.forget(&step.name);
+        let mut sent = send(&client, &source, &note, &step).await;
+        while sent.as_ref().is_err_and(may_work_later) && age(&note) < LIFE {
+            Timer::after(PAUSE.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            sent = send(&client, &source, &note, &step).await;
+        }
+        match sent {
+            // A try whose answer was lost has made it.
+            Err(error) if error.is(409) => {}
+            Err(error) => {
+                log::debug!("event {} {}: {error}", note.reason, note.object.name);
+                if !error.is(403) {
+                    memory.forget(&step.name);
+                }
             }
+            Ok(()) => {}
         }
     }
 }
 
-async fn send(
-    client: &Client,
-    source: &EventSource,
-    note: &Note,
-    step: &Step,
-) -> Result<(), super::ApiError> {
+/// The API server was not reached, or had no time.
+fn may_work_later(error: &ApiError) -> bool {
+    error.code().is_none_or(|code| code == 429 || code >= 500)
+}
+
+fn age(note: &Note) -> Duration {
+    Now::read().mono.saturating_sub(note.at.mono)
+}
+
+async fn send(client: &Client, source: &EventSource, note: &Note, step: &Step) -> Result<(), ApiError> {
     // An event of an object without a namespace lives in `default`.
     let namespace = match note.object.namespace.as_str() {
         "" => "default",

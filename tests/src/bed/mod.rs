@@ -20,6 +20,7 @@ use std::{
 use certificates::{Certificates, Pair};
 use control_plane::ControlPlane;
 use process::Process;
+use rustix::process::Signal;
 use walls::Walls;
 
 use crate::tools;
@@ -135,6 +136,14 @@ impl Bed {
     pub fn house(&self, name: &str, command: Command) {
         let process = self.spawn(name, command);
         self.residents.lock().expect("no test panics with this lock held").push(process);
+    }
+
+    /// Cuts the API server off, and brings it back: it answers nobody meanwhile, and nobody is told.
+    #[track_caller]
+    pub fn api_server_away(&self, away: bool) {
+        let residents = self.residents.lock().expect("no test panics with this lock held");
+        let server = residents.iter().find(|resident| resident.name() == "kube-apiserver");
+        server.expect("the bed has an API server").signal(if away { Signal::STOP } else { Signal::CONT });
     }
 
     /// What should live as long as the bed, and does not.

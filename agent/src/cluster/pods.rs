@@ -29,7 +29,7 @@ use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
 pub async fn follow(client: Client, mut facts: NodeFacts, supervisor: Supervisor, mirrors: Arc<Mirrors>) {
     // A node may list and watch pods with this selector only (Node authorizer, since 1.32).
     let selector = format!("fieldSelector=spec.nodeName%3D{}", facts.name);
-    let mut watcher: Watcher<Pod> = Watcher::new(client.clone(), Pod::collection(None), selector);
+    let mut watcher: Watcher<Pod> = Watcher::new(client.clone(), Pod::collection(None), selector).streaming();
     let mut outage = Outage::default();
     loop {
         let event = match watcher.next().await {

@@ -1,9 +1,10 @@
 //! List, then watch: the objects of one collection as they are and as they change.
 //!
 //! Kubernetes API concepts, "Efficient detection of changes": a list gives a resource version, the watch
-//! goes on from there, bookmarks move it forward, and 410 Gone means to list again.
+//! goes on from there, bookmarks move it forward, and 410 Gone means to list again. Where the API server can
+//! ("Streaming lists"), the watch itself begins with what there is, one object after the other.
 
-use std::marker::PhantomData;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
@@ -46,20 +47,40 @@ pub struct Watcher<T> {
     client: Client,
     path: String,
     selector: String,
-    state: State,
+    state: State<T>,
     pause: Option<Duration>,
-    kind: PhantomData<fn() -> T>,
+    /// Whether the API server streams lists; none: it was not asked yet.
+    streams: Option<bool>,
 }
 
-enum State {
+enum State<T> {
     /// List, at least as new as this version: `0` takes any age and is for the first time only, nothing
     /// means the newest.
     Unlisted { version: String },
     /// The collection was listed or a watch ended well: watch from here.
     Listed { version: String },
     /// A watch is under way.
-    Watching { version: String, lines: Lines, patience: Duration, begun: Instant },
+    Watching {
+        version: String,
+        lines: Lines,
+        patience: Duration,
+        begun: Instant,
+        initial: Option<Initial<T>>,
+    },
 }
+
+/// What a streamed list has brought so far.
+struct Initial<T> {
+    /// By UID.
+    items: BTreeMap<String, T>,
+    bytes: usize,
+}
+
+/// Ends a streamed list (`metav1.InitialEventsAnnotationKey`).
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+/// `1.27`: the first API server that knows of streamed lists, and refuses them where they are switched off. One
+/// before it would take the request for an ordinary watch, and never say where the list ends.
+const STREAMS_SINCE: u32 = 27;
 
 impl<T: DeserializeOwned> Watcher<T> {
     /// `path` is the collection's (`/api/v1/pods`), `selector` its query (`fieldSelector=…`).
@@ -71,8 +92,15 @@ impl<T: DeserializeOwned> Watcher<T> {
             selector: selector.into(),
             state: State::Unlisted { version: "0".into() },
             pause: None,
-            kind: PhantomData,
+            streams: Some(false),
         }
+    }
+
+    /// The same, by streamed lists where the API server has them: for what may be large.
+    #[must_use]
+    pub fn streaming(mut self) -> Watcher<T> {
+        self.streams = None;
+        self
     }
 
     /// The same, from the state of this resource version on.
@@ -107,6 +135,17 @@ impl<T: DeserializeOwned> Watcher<T> {
             match &mut self.state {
                 State::Unlisted { version } => {
                     let version = version.clone();
+                    if self.can_stream().await {
+                        match self.watch(version.clone(), true).await {
+                            Ok(state) => {
+                                self.state = state;
+                                continue;
+                            }
+                            // It is switched off there.
+                            Err(error) if error.is(400) || error.is(422) => self.streams = Some(false),
+                            Err(error) => return Err(error),
+                        }
+                    }
                     let listed = self.list(&version).await;
                     if let Err(error) = &listed {
                         // Too old, or newer than this API server's cache: the next list asks etcd.
@@ -118,16 +157,16 @@ impl<T: DeserializeOwned> Watcher<T> {
                 }
                 State::Listed { version } => {
                     let version = version.clone();
-                    self.state = self.watch(version).await?;
+                    self.state = self.watch(version, false).await?;
                 }
-                State::Watching { version, lines, patience, begun } => {
+                State::Watching { version, lines, patience, begun, initial } => {
                     let line = within(*patience, lines.next()).await;
                     let line = match line {
                         Ok(Ok(Some(line))) => line,
                         // The end of a watch is ordinary: go on from the last version.
                         Ok(Ok(None)) | Err(_) => {
-                            let short = lines.count == 0 && begun.elapsed() < SHORT;
-                            self.state = State::Listed { version: std::mem::take(version) };
+                            let short = lines.count == 0 && begun.elapsed() < SHORT || initial.is_some();
+                            self.state = after(version, initial.is_some());
                             if short {
                                 let what = format!("watching {}", self.path);
                                 return Err(ApiError::Broken { what, problem: "it ended at once".into() });
@@ -136,7 +175,7 @@ impl<T: DeserializeOwned> Watcher<T> {
                         }
                         Ok(Err(problem)) => {
                             let what = format!("watching {}", self.path);
-                            self.state = State::Listed { version: std::mem::take(version) };
+                            self.state = after(version, initial.is_some());
                             return Err(ApiError::Broken { what, problem });
                         }
                     };
@@ -146,6 +185,17 @@ impl<T: DeserializeOwned> Watcher<T> {
                 }
             }
         }
+    }
+
+    /// Whether lists come as streams.
+    async fn can_stream(&mut self) -> bool {
+        if self.streams.is_none() {
+            let version: Result<ServerVersion, _> =
+                self.client.read(Call::new(Method::GET, "/version")).await;
+            // Not answered: it is asked again before the next list.
+            self.streams = version.ok().map(|version| version.minor() >= STREAMS_SINCE);
+        }
+        self.streams == Some(true)
     }
 
     async fn list(&mut self, version: &str) -> Result<Change<T>, ApiError> {
@@ -167,21 +217,28 @@ impl<T: DeserializeOwned> Watcher<T> {
         Ok(Change::All(items))
     }
 
-    async fn watch(&mut self, version: String) -> Result<State, ApiError> {
+    /// Watches from this version on; `whole`: what there is comes first, at least as new.
+    async fn watch(&mut self, version: String, whole: bool) -> Result<State<T>, ApiError> {
         let seconds = fastrand::u64(WATCH_SECONDS);
-        let path = format!(
+        let mut path = format!(
             "{}?{}&watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}",
             self.path, self.selector
         );
+        if whole {
+            path.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
+        }
         match self.client.stream(Call::new(Method::GET, path)).await {
             Ok(body) => Ok(State::Watching {
                 version,
                 lines: Lines::new(body),
                 patience: Duration::from_secs(seconds).saturating_add(GRACE),
                 begun: Instant::now(),
+                initial: whole.then(|| Initial { items: BTreeMap::new(), bytes: 0 }),
             }),
             Err(error) => {
                 if error.is(410) {
+                    // Too old even for a list: the next asks for the newest.
+                    let version = if whole { String::new() } else { version };
                     self.state = State::Unlisted { version };
                 }
                 Err(error)
@@ -212,9 +269,16 @@ impl<T: DeserializeOwned> Watcher<T> {
             self.list_again();
             return Err(ApiError::Refused { what, status });
         }
-        if let Ok(object) = serde_json::from_str::<Versioned>(event.object.get()) {
-            if let State::Watching { version, .. } = &mut self.state {
-                *version = object.metadata.resource_version;
+        let meta = serde_json::from_str::<Versioned>(event.object.get()).map(|object| object.metadata);
+        let meta = meta.unwrap_or_default();
+        let ends = meta.annotations.get(INITIAL_END).is_some_and(|value| value == "true");
+        if let State::Watching { version, initial, .. } = &mut self.state {
+            // Within a streamed list versions come in no order: the bookmark at its end has the one that counts.
+            if !meta.resource_version.is_empty() && (initial.is_none() || ends) {
+                *version = meta.resource_version;
+            }
+            if initial.is_some() {
+                return self.read_initial(event.kind, event.object, meta.uid, ends);
             }
         }
         let make: fn(T) -> Change<T> = match event.kind {
@@ -229,6 +293,60 @@ impl<T: DeserializeOwned> Watcher<T> {
                 Ok(None)
             }
         }
+    }
+
+    /// Takes one event of a streamed list; all of it at its end.
+    fn read_initial(
+        &mut self,
+        kind: &str,
+        object: &RawValue,
+        uid: String,
+        ends: bool,
+    ) -> Result<Option<Change<T>>, ApiError> {
+        let State::Watching { initial, .. } = &mut self.state else { return Ok(None) };
+        if ends {
+            return Ok(initial.take().map(|initial| Change::All(initial.items.into_values().collect())));
+        }
+        let Some(held) = initial else { return Ok(None) };
+        held.bytes = held.bytes.saturating_add(object.get().len());
+        if held.bytes > MAX_LIST {
+            let problem = format!("more than {MAX_LIST} bytes");
+            self.state = State::Unlisted { version: String::new() };
+            return Err(ApiError::Unusable { what: format!("listing {}", self.path), problem });
+        }
+        match kind {
+            "ADDED" | "MODIFIED" => match serde_json::from_str(object.get()) {
+                Ok(item) => drop(held.items.insert(uid, item)),
+                Err(error) => log::error!("an object of {} cannot be read: {error}", self.path),
+            },
+            "DELETED" => drop(held.items.remove(&uid)),
+            _ => {}
+        }
+        Ok(None)
+    }
+}
+
+/// Where to go on after a watch that ended: at its version, or at its beginning if not even the list was whole.
+fn after<T>(version: &mut String, listing: bool) -> State<T> {
+    let version = std::mem::take(version);
+    if listing {
+        State::Unlisted { version }
+    } else {
+        State::Listed { version }
+    }
+}
+
+/// `/version`
+#[derive(Deserialize)]
+struct ServerVersion {
+    minor: String,
+}
+
+impl ServerVersion {
+    /// Without what some distributions add (`27+`).
+    fn minor(&self) -> u32 {
+        let digits: String = self.minor.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
     }
 }
 
@@ -256,7 +374,12 @@ struct Versioned {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
     resource_version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 /// The lines of a body, each of at most [`MAX_OBJECT`] bytes.

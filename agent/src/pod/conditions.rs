@@ -1,6 +1,7 @@
 //! `status.conditions` that a node owns (`pkg/kubelet/status/generate.go`).
 
 use super::policy::is_sidecar;
+use super::resize::INFEASIBLE;
 use crate::api::{Container, ContainerStatus, Pod, PodCondition, PodStatus, Time};
 use crate::durable::clock::Now;
 
@@ -8,10 +9,13 @@ use crate::durable::clock::Now;
 const OWNED: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// The condition of a pod that asks for a resize, and only of such a one.
+const RESIZE_PENDING: &str = "PodResizePending";
+
 /// Is a condition this agent's to write?
 #[must_use]
 pub fn is_owned(kind: &str) -> bool {
-    OWNED.contains(&kind)
+    OWNED.contains(&kind) || kind == RESIZE_PENDING
 }
 
 /// What a condition says: its status, reason and message.
@@ -44,6 +48,12 @@ pub fn conditions(
 #[must_use]
 pub fn disrupted(pod: &Pod, message: &str, before: &PodStatus, now: Now) -> PodCondition {
     condition(pod, "DisruptionTarget", (true, "TerminationByKubelet", message.to_owned()), before, now)
+}
+
+/// `PodResizePending`: the pod asks for a resize that will never be.
+#[must_use]
+pub fn resize_infeasible(pod: &Pod, before: &PodStatus, now: Now) -> PodCondition {
+    condition(pod, RESIZE_PENDING, (true, "Infeasible", INFEASIBLE.to_owned()), before, now)
 }
 
 fn condition(

@@ -6,6 +6,7 @@
 //! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
 //!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
+//! * [`resize`] says that a pod cannot be resized in place.
 //! * [`checkpoint`] is a pod as it is written down, for a life of the agent that has nobody to ask.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
 //!
@@ -30,6 +31,7 @@ pub mod phase;
 pub mod policy;
 pub mod ports;
 pub mod record;
+pub mod resize;
 pub mod resources;
 pub mod services;
 pub mod status;

@@ -32,6 +32,9 @@ pub struct PodRecord {
     pub stop: Option<Stop>,
     /// This node has failed it, whatever becomes of its containers.
     pub failure: Option<PodFailure>,
+    /// It asks for other resources than it was admitted with.
+    #[serde(skip)]
+    pub resize_refused: bool,
     /// Its object is gone from the API server.
     #[serde(skip)]
     pub removed: bool,
@@ -228,6 +231,7 @@ impl PodRecord {
             containers: restored(pod, false, now),
             stop: None,
             failure: None,
+            resize_refused: false,
             removed: false,
             settled: over,
             deleted: false,

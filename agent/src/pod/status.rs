@@ -1,6 +1,6 @@
 //! `status` of a pod, from its record (`kubelet_pods.go`, generateAPIPodStatus and convertToAPIContainerStatuses).
 
-use super::conditions::{conditions, disrupted};
+use super::conditions::{conditions, disrupted, resize_infeasible};
 use super::lifecycle::over;
 use super::node::NodeFacts;
 use super::phase::phase;
@@ -85,6 +85,9 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
     }
     let prepared = !ended && !over(pod, record);
     status.conditions = conditions(pod, &status, &record.reported, prepared, now);
+    if record.resize_refused && !is_final(&status.phase) {
+        status.conditions.push(resize_infeasible(pod, &record.reported, now));
+    }
     if let Some(PodFailure::Evicted(message)) = &record.failure {
         status.conditions.push(disrupted(pod, message, &record.reported, now));
     }

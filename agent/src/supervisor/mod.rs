@@ -57,6 +57,7 @@ use crate::pod::lifecycle::{apply, over, suspect, Happening};
 use crate::pod::logs::{self, LogRefusal};
 use crate::pod::node::NodeFacts;
 use crate::pod::record::{Admission, PodRecord};
+use crate::pod::resize::keep_allocated;
 use crate::pod::status::is_final;
 use crate::pod::storage::{storage, Defaults};
 use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
@@ -488,11 +489,19 @@ impl Supervisor {
         if state.unseen {
             see(&mut state, &pod.status);
         }
+        let changed = state.pod.metadata.generation != pod.metadata.generation;
+        let resize = keep_allocated(&state.pod, &mut pod);
+        state.record.resize_refused = resize.is_some();
+        let told = resize.filter(|_| changed && state.record.admission == Admission::Admitted);
         // What the record took over when it began is not kept a second time.
         pod.status.init_container_statuses = Vec::new();
         pod.status.container_statuses = Vec::new();
         state.pod = Arc::from(pod);
+        let pod = state.pod.clone();
         drop(state);
+        if let Some(event) = told {
+            self.shared.tell(&pod, event);
+        }
         entry.nudge();
     }
 

@@ -25,8 +25,8 @@ pub fn keep_allocated(admitted: &Pod, pod: &mut Pod) -> Option<EventText> {
     };
     let mut summary =
         json!({"containers": asked(&pod.spec.containers), "generation": generation, "error": INFEASIBLE});
-    if !pod.spec.init_containers.is_empty() {
-        summary["initContainers"] = json!(asked(&pod.spec.init_containers));
+    if let Some(fields) = summary.as_object_mut().filter(|_| !pod.spec.init_containers.is_empty()) {
+        fields.insert("initContainers".to_owned(), json!(asked(&pod.spec.init_containers)));
     }
     let keep = |containers: &mut Vec<Container>, admitted: &[Container]| {
         for container in containers {

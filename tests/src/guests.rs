@@ -52,13 +52,15 @@ pub enum Guest {
     Pour,
     /// C: what strangers do, by its first argument, in the folder of its second.
     Hostile,
+    /// C: works until it is told to stop, then ends with 7.
+    Patient,
     /// Go, with much of its library linked (24 MB): goes round for as many seconds as its argument says.
     Large,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 19] = [
+    pub const ALL: [Guest; 20] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -77,6 +79,7 @@ impl Guest {
         Guest::Fill,
         Guest::Pour,
         Guest::Hostile,
+        Guest::Patient,
         Guest::Large,
     ];
 
@@ -100,6 +103,7 @@ impl Guest {
             Guest::Fill => "fill.c",
             Guest::Pour => "pour.c",
             Guest::Hostile => "hostile.c",
+            Guest::Patient => "patient.c",
             Guest::Large => "large.go",
         }
     }

@@ -4,10 +4,10 @@ use std::{sync::OnceLock, time::Duration};
 
 use serde_json::{json, Value};
 use tests::{
-    bed::MORE_NODES,
     cluster::{pod, pod_spec},
     guests::Guest,
-    Agent, Cluster,
+    kubectl::Outcome,
+    Cluster,
 };
 
 /// How long a state may take to show on a busy machine.
@@ -122,47 +122,51 @@ fn another_image_takes_the_place_of_the_old_one_whatever_the_policy() {
     bed.kubectl(&["delete", "pod", "changed"]).expect();
 }
 
+/// A pod that asks for some CPU, and its resize.
+fn sized(cluster: &Cluster, name: &str) {
+    let mut spec = pod_spec("Always", &cluster.image(Guest::SleepC), &[]);
+    spec["containers"][0]["resources"] = json!({"requests": {"cpu": "10m"}});
+    cluster.bed.apply_value(&pod(name, spec));
+    cluster.bed.wait_for_columns("default", name, SHOWN, |columns| columns.ready == "1/1");
+}
+
+fn resize(cluster: &Cluster, name: &str, cpu: &str) -> Outcome {
+    let container = json!({"name": "main", "resources": {"requests": {"cpu": cpu}}});
+    let patch = json!({"spec": {"containers": [container]}}).to_string();
+    cluster.bed.kubectl(&["patch", "pod", name, "--subresource", "resize", "--patch", &patch])
+}
+
+#[test]
+fn nobody_resizes_pods_of_a_node_that_is_not_linux() {
+    sized(cluster(), "kept");
+    let refused = resize(cluster(), "kept", "20m").expect_failure();
+    assert!(refused.contains("Invalid value") || refused.contains("Forbidden"), "{refused}");
+}
+
 #[test]
 fn a_resize_is_infeasible_and_told_so() {
-    let cluster = cluster();
+    // Where the node says that it is what the API server lets be resized.
+    let cluster = Cluster::start_with(&["--node-labels", "kubernetes.io/os=linux"]);
     let bed = &cluster.bed;
-    let resize = |name: &str, cpu: &str| {
-        let patch =
-            json!({"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}});
-        bed.kubectl(&["patch", "pod", name, "--subresource", "resize", "--patch", &patch.to_string()])
+    let pending = || {
+        let conditions =
+            bed.get(&["pod", "grown"])["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "PodResizePending")
     };
-    let sized = |name: &str, node: &str| {
-        let mut spec = pod_spec("Always", &cluster.image(Guest::SleepC), &[]);
-        spec["containers"][0]["resources"] = json!({"requests": {"cpu": "10m"}});
-        spec["nodeName"] = json!(node);
-        bed.apply_value(&pod(name, spec));
-        bed.wait_for_columns("default", name, SHOWN, |columns| columns.ready == "1/1");
-    };
-    // As this node says that it is, the API server lets nobody resize its pods.
-    sized("kept", &cluster.agent.node);
-    let refused = resize("kept", "20m").expect_failure();
-    assert!(refused.contains("Invalid value") || refused.contains("Forbidden"), "{refused}");
-
-    // Where it says something else.
-    let arguments = ["--node-labels", "kubernetes.io/os=linux", "--port", "10251"];
-    let linux = Agent::join_as(bed, "linux", MORE_NODES[0], &arguments);
-    linux.wait_until_ready(bed);
-    sized("grown", "linux");
-    resize("grown", "20m").expect();
-    let pending = bed.wait_for("the resize to be answered", SHOWN, || condition("grown", "PodResizePending"));
-    assert_eq!((&pending["status"], &pending["reason"]), (&json!("True"), &json!("Infeasible")), "{pending}");
+    sized(&cluster, "grown");
+    resize(&cluster, "grown", "20m").expect();
+    let told = bed.wait_for("the resize to be answered", SHOWN, pending);
+    assert_eq!((&told["status"], &told["reason"]), (&json!("True"), &json!("Infeasible")), "{told}");
     let now = bed.get(&["pod", "grown"]);
     assert_eq!(now["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"], "10m", "what it has");
     assert_eq!(now["spec"]["containers"][0]["resources"]["requests"]["cpu"], "20m", "what it asks for");
-    assert_eq!(pending["observedGeneration"], now["metadata"]["generation"]);
+    assert_eq!(told["observedGeneration"], now["metadata"]["generation"]);
     bed.wait_for("the event", SHOWN, || {
         bed.kubectl(&["describe", "pod", "grown"]).stdout.contains("ResizeInfeasible").then_some(())
     });
     // Taken back, it is as it was.
-    resize("grown", "10m").expect();
-    bed.wait_for("the condition to go", SHOWN, || {
-        condition("grown", "PodResizePending").is_none().then_some(())
-    });
+    resize(&cluster, "grown", "10m").expect();
+    bed.wait_for("the condition to go", SHOWN, || pending().is_none().then_some(()));
     assert_eq!(bed.columns("default", "grown").expect("it is there").restarts, 0);
 }
 
@@ -192,6 +196,23 @@ fn a_grace_is_kept_shortened_and_skipped() {
         columns.ready == "1/1" && columns.restarts == 0
     });
     bed.kubectl(&["delete", "pod", "forced"]).expect();
+}
+
+#[test]
+fn a_program_that_asks_for_it_is_told_to_stop_and_has_its_grace() {
+    let cluster = cluster();
+    let bed = &cluster.bed;
+    let mut spec = pod_spec("Always", &cluster.image(Guest::Patient), &[]);
+    spec["terminationGracePeriodSeconds"] = json!(600);
+    let mut patient = pod("patient", spec);
+    patient["metadata"]["annotations"] = json!({"copepod/wait-for-grace": "true"});
+    bed.apply_value(&patient);
+    bed.wait_for_columns("default", "patient", SHOWN, |columns| columns.ready == "1/1");
+    let follower = bed.kubectl_spawn("follow-patient", &["logs", "-f", "patient"]);
+    bed.wait_for("the follower to hear of it", SHOWN, || follower.output().contains("at work").then_some(()));
+    // Long before its grace is over.
+    bed.kubectl(&["delete", "pod", "patient"]).expect();
+    bed.wait_for("its last words", SHOWN, || follower.output().contains("told to stop").then_some(()));
 }
 
 #[test]

@@ -63,7 +63,9 @@ pub enum Happening {
     },
     /// A container's guest ended.
     Ended(String, Exit),
-    /// A container's guest was told to end, and this exit code says why.
+    /// A container's guest was told that it is to stop.
+    Asked(String),
+    /// A container's guest was made to end, and this exit code says why.
     Killed(String, i32),
     /// Starting a container was given up.
     Aborted(String),
@@ -171,6 +173,14 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
                 launched(container, id, image_id, launched_at, at);
             }
             vec![events::started(&container)]
+        }
+        Happening::Asked(name) => {
+            if let Some(ContainerRecord { activity: Activity::Running(running), .. }) =
+                record.container_mut(&name)
+            {
+                running.asked = true;
+            }
+            Vec::new()
         }
         Happening::Killed(name, code) => {
             if let Some(ContainerRecord { activity: Activity::Running(running), .. }) =

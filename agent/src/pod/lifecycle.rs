@@ -11,7 +11,7 @@ use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
 use super::policy::{is_sidecar, restarts};
 use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, Stop, Waiting};
 use super::status::is_final;
-use super::WAIT_FOR_GRACE;
+use super::waits_for_grace;
 use crate::api::{Container, Pod};
 use crate::durable::clock::Now;
 
@@ -42,6 +42,8 @@ pub enum Action {
     Start(String),
     /// Give up starting this container.
     Abort(String),
+    /// Tell this container's guest that it is to stop.
+    Ask(String),
     /// End this container's guest; the exit code says why.
     Kill(String, i32),
     /// Delete the pod's object with grace 0 and its UID as precondition.
@@ -167,7 +169,7 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
             plan.actions.push(Action::Forget);
         }
     } else if let Some(stop) = record.stop.filter(|_| running) {
-        let waits = pod.metadata.annotations.get(WAIT_FOR_GRACE).is_some_and(|value| value == "true");
+        let waits = waits_for_grace(pod);
         let due = now.mono >= stop.deadline;
         let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
         plan_stop(pod, record, due, (due || !waits).then_some(code), &mut plan);
@@ -192,7 +194,7 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
 }
 
 /// Stops a pod: sidecars go when all is gone that came after them, the last one first
-/// (`kuberuntime_termination_order.go`), or when the grace is over. No `code`: what runs has until then.
+/// (`kuberuntime_termination_order.go`), or when the grace is over. No `code`: what runs has until then, and is told.
 fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: &mut Plan) {
     let mut needed = false;
     let sidecars = pod.spec.init_containers.iter().map(is_sidecar);
@@ -201,7 +203,11 @@ fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: 
         let busy = container.activity != Activity::Idle;
         match (&container.activity, code) {
             (Activity::Starting | Activity::Launching(_), _) => plan_end(container, KILLED, plan),
-            (_, Some(code)) if due || !(sidecar && needed) => plan_end(container, code, plan),
+            _ if !due && sidecar && needed => {}
+            (_, Some(code)) => plan_end(container, code, plan),
+            (Activity::Running(running), None) if !running.asked && running.kill.is_none() => {
+                plan.actions.push(Action::Ask(container.name.clone()));
+            }
             _ => {}
         }
         needed |= busy;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pod::samples::{at, Story};
+use crate::pod::WAIT_FOR_GRACE;
 use crate::runtime::Exit;
 use serde_json::json;
 
@@ -204,6 +205,25 @@ fn sidecars_of_a_pod_that_is_deleted_end_after_its_containers() {
     // When the grace is over, nobody waits for anybody.
     story.now += 30;
     story.expect(&["kill s 143"], None);
+}
+
+#[test]
+fn sidecars_are_told_to_stop_when_it_is_their_turn() {
+    let mut story = all_running("Always");
+    story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());
+    story.delete(30);
+    story.expect(&["ask d", "ask c"], Some(30));
+    for name in ["d", "c"] {
+        story.happening(Happening::Asked(name.to_owned()));
+    }
+    story.end("d", Exit::Code(0));
+    story.expect(&[], Some(30));
+    story.end("c", Exit::Code(0));
+    story.expect(&["ask t"], Some(30));
+    story.end("t", Exit::Code(0));
+    story.expect(&["ask s"], Some(30));
+    story.now += 30;
+    story.expect(&["kill s 137"], None);
 }
 
 #[test]
@@ -425,6 +445,8 @@ fn an_annotated_pod_has_its_grace() {
     story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());
     story.start("c");
     story.delete(30);
+    story.expect(&["ask c"], Some(30));
+    story.happening(Happening::Asked("c".to_owned()));
     story.expect(&[], Some(30));
     story.now += 29;
     story.expect(&[], Some(1));
@@ -440,7 +462,7 @@ fn a_guest_that_ends_within_its_grace_keeps_its_exit_code() {
     story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());
     story.start("c");
     story.delete(30);
-    story.expect(&[], Some(30));
+    story.expect(&["ask c"], Some(30));
     story.now += 5;
     story.end("c", Exit::Code(0));
     story.expect(&[], None);
@@ -453,7 +475,8 @@ fn a_shorter_grace_shortens_the_wait_and_a_longer_one_does_not_lengthen_it() {
     story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());
     story.start("c");
     story.delete(30);
-    story.expect(&[], Some(30));
+    story.expect(&["ask c"], Some(30));
+    story.happening(Happening::Asked("c".to_owned()));
     story.now += 10;
     story.delete(5);
     story.expect(&[], Some(5));
@@ -524,7 +547,7 @@ fn a_pod_that_wants_more_of_the_disk_than_it_may_have_is_evicted() {
     story.told();
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
     story.happening(Happening::StorageExceeded(message.to_owned()));
-    story.expect(&[], Some(2));
+    story.expect(&["ask c"], Some(2));
     story.happening(Happening::StorageExceeded("and more".to_owned()));
     assert_eq!(story.told(), [&*format!("Evicted: {message}"), "Killing: Stopping container c"]);
     story.now += 2;

@@ -41,8 +41,17 @@ mod unsupported;
 #[cfg(test)]
 pub(crate) mod samples;
 
-/// Annotation: a stopping guest is not ended at once, but given the grace period (design: Stopping).
+/// Annotation: a stopping guest is not ended at once, but told, and given the grace period (design: Stopping).
 pub const WAIT_FOR_GRACE: &str = "copepod/wait-for-grace";
+
+/// Variable of such a pod's containers: the path of a file that is there when they are to stop.
+pub const STOP_FILE: &str = "COPEPOD_STOP_FILE";
+
+/// Does the pod have [`WAIT_FOR_GRACE`]?
+#[must_use]
+pub fn waits_for_grace(pod: &crate::api::Pod) -> bool {
+    pod.metadata.annotations.get(WAIT_FOR_GRACE).is_some_and(|value| value == "true")
+}
 
 /// Annotation that marks the API server's image of a static pod; never run from there. Its value is the pod's hash.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";

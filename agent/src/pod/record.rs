@@ -161,6 +161,8 @@ pub struct Running {
     pub started_at: Time,
     /// When it was given to the runtime, which may have had to compile its module first.
     pub launched_at: Time,
+    /// It was told to stop.
+    pub asked: bool,
     /// It was ended by the agent, and this is the exit code that says how.
     pub kill: Option<i32>,
 }
@@ -365,7 +367,7 @@ pub(super) fn launched(
     if container.ended.is_some() {
         container.restart_count = container.restart_count.saturating_add(1);
     }
-    container.activity = Activity::Running(Running { id, started_at, launched_at, kill: None });
+    container.activity = Activity::Running(Running { id, started_at, launched_at, asked: false, kill: None });
     container.waiting = None;
     container.retry_at = None;
     if std::mem::take(&mut container.replace) {

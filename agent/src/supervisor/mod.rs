@@ -60,7 +60,7 @@ use crate::pod::record::{Admission, PodRecord};
 use crate::pod::resize::keep_allocated;
 use crate::pod::status::is_final;
 use crate::pod::storage::{storage, Defaults};
-use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
+use crate::pod::{is_static, waits_for_grace, CONFIG_SOURCE, MIRROR};
 use crate::runtime::Usage;
 use crate::volume::PodVolumes;
 
@@ -244,7 +244,7 @@ impl Shared {
 
     /// Removes what a pod that is over has on the disk beside its logs.
     async fn remove_volumes(&self, pod: &Pod) {
-        if storage(pod, self.storage).is_none() {
+        if storage(pod, self.storage).is_none() && !waits_for_grace(pod) {
             return;
         }
         if let Err(error) = self.workshop.remove_volumes(pod.metadata.uid.clone()).await {

@@ -18,7 +18,9 @@ use crate::pod::policy::{pull_policy, PullPolicy};
 use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
 use crate::pod::storage::storage;
+use crate::pod::{waits_for_grace, STOP_FILE};
 use crate::runtime::Preopen;
+use crate::volume::NOTICE_PATH;
 
 /// Scheme of `containerID`.
 const ID_SCHEME: &str = "copepod://";
@@ -61,13 +63,22 @@ pub async fn start(
     container: &Container,
     run: u32,
 ) -> Result<Started, StartFailure> {
-    let folders = folders(shared, entry, pod, container).await?;
+    let mut folders = folders(shared, entry, pod, container).await?;
     let image = ensure_image(shared, entry, pod, container).await?;
     let sources = sources(shared, entry, pod, container).await?;
     let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
     let config_error =
         |error: crate::pod::environment::EnvironmentError| StartFailure::Config(error.to_string());
-    let env = variables(pod, container, config, &shared.node(), &sources).map_err(config_error)?;
+    let mut env = variables(pod, container, config, &shared.node(), &sources).map_err(config_error)?;
+    if waits_for_grace(pod) {
+        let (uid, name) = (pod.metadata.uid.clone(), container.name.clone());
+        let laid = shared.workshop.lay_notice(uid, name).await;
+        let unlaid =
+            |error| StartFailure::Create(format!("failed to set up the notice of its stop: {error}"));
+        folders.push(laid.map_err(unlaid)?);
+        env.all.retain(|(name, _)| name != STOP_FILE);
+        env.all.push((STOP_FILE.to_owned(), NOTICE_PATH.to_owned()));
+    }
     let args = arguments(container, config, program_name(&container.image), &env).map_err(config_error)?;
     let spec = RunSpec {
         pod: key_of(pod),

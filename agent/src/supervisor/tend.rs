@@ -14,7 +14,7 @@ use super::workshop::Running;
 use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
-use crate::pod::events::EventText;
+use crate::pod::events::{pod_label, EventText};
 use crate::pod::is_static;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
@@ -193,6 +193,10 @@ impl Tender {
                 self.starts.remove(&name);
                 Happening::Aborted(name)
             }
+            Action::Ask(name) => {
+                self.give_notice(pod, &name);
+                Happening::Asked(name)
+            }
             Action::Kill(name, code) => {
                 if let Some(run) = self.entry.state().runs.get(&name) {
                     run.kill();
@@ -202,6 +206,17 @@ impl Tender {
             Action::Delete | Action::Forget => return,
         };
         events.extend(self.happens(pod, happening));
+    }
+
+    fn give_notice(&self, pod: &Pod, container: &str) {
+        let given = self.shared.workshop.clone();
+        let (uid, container, label) = (pod.metadata.uid.clone(), container.to_owned(), pod_label(pod));
+        control::spawn(async move {
+            if let Err(error) = given.give_notice(uid, container.clone()).await {
+                log::warn!("pod {label}: container {container} is not told that it is to stop: {error}");
+            }
+        })
+        .detach();
     }
 
     fn happens(&self, pod: &Pod, happening: Happening) -> Vec<EventText> {

@@ -82,6 +82,10 @@ pub trait Workshop: Send + Sync {
     /// Lays out the volumes of a pod, or takes up those that are there; `told` of what its guests are refused.
     fn lay_volumes(&self, uid: String, storage: Storage, told: Told)
         -> BoxFuture<'_, io::Result<PodVolumes>>;
+    /// Makes the folder in which a container is told that it is to stop.
+    fn lay_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<Preopen>>;
+    /// Tells a container that it is to stop, if it has such a folder.
+    fn give_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the volumes of a pod whose containers have ended for good.
     fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the logs of a pod that is gone.
@@ -221,6 +225,16 @@ impl Workshop for WasmWorkshop {
     ) -> BoxFuture<'_, io::Result<PodVolumes>> {
         let volumes = self.volumes.clone();
         Box::pin(control::blocking(move || volumes.lay(&uid, &storage, &told)))
+    }
+
+    fn lay_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<Preopen>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.lay_notice(&uid, &container)))
+    }
+
+    fn give_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<()>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.give_notice(&uid, &container)))
     }
 
     fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>> {

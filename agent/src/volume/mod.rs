@@ -12,12 +12,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::durable::remove_if_exists;
 use crate::pod::storage::{Exceeded, Storage};
 use crate::runtime::quota::{Account, Amount, Excess, Quota};
 use crate::runtime::Preopen;
 
 /// The folder of `emptyDir` volumes in a pod's folder (`kubernetes.io/empty-dir`, its slash escaped).
 const EMPTY_DIR: &str = "volumes/kubernetes.io~empty-dir";
+
+/// The folder of a container's notice in a pod's folder, by the container's name, and where its guest sees it.
+const NOTICES: &str = "notices";
+const NOTICE_FOLDER: &str = "/run/copepod";
+/// The file in it that is there when the guest is to stop.
+const NOTICE: &str = "stop";
+/// The file's path for the guest.
+pub const NOTICE_PATH: &str = "/run/copepod/stop";
 
 /// Told, on any thread and once for each limit, that a guest was refused what would have passed it.
 pub type Told = Arc<dyn Fn(Exceeded) + Send + Sync>;
@@ -82,6 +91,35 @@ impl Volumes {
             by_name.insert(volume.name.clone(), Laid { host, account });
         }
         Ok(PodVolumes { by_name })
+    }
+
+    /// Makes the folder in which a container's guest is told that it is to stop. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn lay_notice(&self, uid: &str, container: &str) -> io::Result<Preopen> {
+        let host = self.notice_folder(uid, container)?;
+        fs::create_dir_all(&host).map_err(|error| named(&host, "make", error))?;
+        // Of a run before this one.
+        remove_if_exists(&host.join(NOTICE)).map_err(|error| named(&host, "clear", error))?;
+        Ok(Preopen { guest: NOTICE_FOLDER.to_owned(), host, read_only: true, account: None })
+    }
+
+    /// Tells a container's guest that it is to stop, if it has such a folder. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn give_notice(&self, uid: &str, container: &str) -> io::Result<()> {
+        let host = self.notice_folder(uid, container)?;
+        match fs::write(host.join(NOTICE), "") {
+            // It began before its pod asked for that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            given => given.map_err(|error| named(&host, "put the notice into", error)),
+        }
+    }
+
+    fn notice_folder(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
+        Ok(self.pod_folder(uid)?.join(NOTICES).join(path_part(container)?))
     }
 
     /// Removes the volumes of the pod `uid` with all that is in them. No guest may use them any more. Blocks.

@@ -10,7 +10,7 @@ use crate::image::{Found, Image, Reference};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::pod::storage::{Defaults, Storage};
-use crate::runtime::Exit;
+use crate::runtime::{Exit, Preopen};
 use crate::volume::{PodVolumes, Told};
 use futures_lite::future::yield_now;
 use serde_json::Value;
@@ -170,6 +170,8 @@ pub struct FakeWorkshop {
     pub stubborn: Mutex<bool>,
     /// What is laid out for which pod, and who is told of what is refused there.
     pub volumes: Mutex<Vec<(String, Told)>>,
+    /// Who was told to stop.
+    pub notices: Mutex<Vec<String>>,
     pub removed_logs: Mutex<Vec<PodKey>>,
     pub kept_logs: Mutex<Vec<String>>,
     pub cleanings: Mutex<usize>,
@@ -221,6 +223,15 @@ impl Workshop for FakeWorkshop {
     fn lay_volumes(&self, uid: String, _: Storage, told: Told) -> BoxFuture<'_, io::Result<PodVolumes>> {
         lock(&self.volumes).push((uid, told));
         Box::pin(async { Ok(PodVolumes::default()) })
+    }
+    fn lay_notice(&self, _: String, _: String) -> BoxFuture<'_, io::Result<Preopen>> {
+        let preopen =
+            Preopen { guest: "/run/copepod".into(), host: "/".into(), read_only: true, account: None };
+        Box::pin(async { Ok(preopen) })
+    }
+    fn give_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<()>> {
+        lock(&self.notices).push(format!("{uid} {container}"));
+        Box::pin(async { Ok(()) })
     }
     fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>> {
         lock(&self.volumes).retain(|(laid, _)| *laid != uid);

@@ -123,6 +123,13 @@ impl Call {
         self
     }
 
+    /// With a JSON body that is written already.
+    #[must_use]
+    pub fn written(mut self, body: Vec<u8>) -> Call {
+        self.body = Some((JSON, Bytes::from(body)));
+        self
+    }
+
     /// A patch.
     #[must_use]
     pub fn patch(path: impl Into<String>, kind: Patch, body: &Value) -> Call {

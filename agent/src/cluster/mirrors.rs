@@ -131,8 +131,10 @@ impl Mirrors {
             Step::Create(key) => {
                 let pod = self.state().wanted.as_ref().and_then(|wanted| wanted.get(key).cloned());
                 let Some(pod) = pod else { return Ok(()) };
-                let body = json!(Typed::new(&mirror(pod, node, uid)));
-                let made = client.read::<Pod>(Call::new(Method::POST, collection(key)).json(&body)).await;
+                let what = format!("POST {}", collection(key));
+                let body = serde_json::to_vec(&Typed::new(&mirror(pod, node, uid)));
+                let body = body.map_err(|error| ApiError::Unusable { what, problem: error.to_string() })?;
+                let made = client.read::<Pod>(Call::new(Method::POST, collection(key)).written(body)).await;
                 let made = match made {
                     // The watch has not shown it yet.
                     Err(error) if error.is(409) => {

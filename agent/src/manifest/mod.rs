@@ -75,9 +75,9 @@ pub fn static_pod(manifest: Pod, node: &str, file: &Path, now: Now) -> Result<Po
     if let Some(what) = refers_to_api(&manifest) {
         return Err(format!("static pods may not refer to {what}, which only an API server has"));
     }
-    let json = serde_json::to_string(&manifest).map_err(|error| error.to_string())?;
-    let text = format!("{node}\n{}\n{json}", file.display());
-    let hash = digest(&SHA256, text.as_bytes());
+    let mut text = format!("{node}\n{}\n", file.display()).into_bytes();
+    text.extend(serde_json::to_vec(&manifest).map_err(|error| error.to_string())?);
+    let hash = digest(&SHA256, &text);
     let hash: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let mut pod = manifest;
     if pod.metadata.name.is_empty() {

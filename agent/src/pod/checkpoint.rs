@@ -3,12 +3,11 @@
 //! It holds the pod as it was admitted, its record, and what its environment and its images drew on, secrets
 //! included. Its form has a version; of a later one nothing is read.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::{to_raw_value, RawValue};
+use serde_json::to_vec;
 
 use super::environment::Sources;
 use super::record::PodRecord;
@@ -18,13 +17,33 @@ use crate::durable::clock::{Now, Reading};
 /// The form that is written.
 const VERSION: u32 = 1;
 
-/// What starts were last given by the API server, for restarts while it is away.
+/// What starts were last given by the API server, for restarts while it is away. Pods that were given the same share
+/// it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
-    /// By container, for those whose environment draws on objects.
-    pub sources: BTreeMap<String, Arc<Sources>>,
+    /// By container, for those that have begun.
+    pub sources: Vec<(String, Arc<Sources>)>,
     /// The pod's image pull secrets that could be had; none: they were not asked for yet.
-    pub pull_secrets: Option<Vec<Secret>>,
+    pub pull_secrets: Option<Arc<Vec<Secret>>>,
+}
+
+impl Kept {
+    /// What the environment of a container drew on last.
+    #[must_use]
+    pub fn sources_of(&self, container: &str) -> Option<Arc<Sources>> {
+        self.sources.iter().find(|(name, _)| name == container).map(|(_, sources)| sources.clone())
+    }
+
+    /// Keeps what the environment of a container draws on.
+    pub fn keep_sources(&mut self, container: &str, sources: Arc<Sources>) {
+        match self.sources.iter_mut().find(|(name, _)| name == container) {
+            Some((_, known)) => *known = sources,
+            None => {
+                self.sources.reserve_exact(1);
+                self.sources.push((container.to_owned(), sources));
+            }
+        }
+    }
 }
 
 /// What comes back of a pod.
@@ -48,12 +67,11 @@ pub struct Checkpoint {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Whole<S> {
+struct Head {
     version: u32,
     at: Reading,
     resource_version: String,
     reported: PodStatus,
-    state: S,
 }
 
 /// What is written anew when it changes.
@@ -73,6 +91,11 @@ struct OwnState {
     kept: Kept,
 }
 
+#[derive(Deserialize)]
+struct Whole {
+    state: OwnState,
+}
+
 /// Writes a pod down.
 ///
 /// # Errors
@@ -85,17 +108,23 @@ pub fn checkpoint(
 ) -> Result<Checkpoint, serde_json::Error> {
     // Each status that is reported changes it.
     let metadata = ObjectMeta { resource_version: String::new(), ..pod.metadata.clone() };
-    let state = to_raw_value(&State { metadata, spec: &pod.spec, record: record.lasting(), kept })?;
+    // By the one serializer of pods that there is: another would be a twentieth of the agent.
+    let state = to_vec(&State { metadata, spec: &pod.spec, record: record.lasting(), kept })?;
     let mut hasher = DefaultHasher::new();
-    hasher.write(state.get().as_bytes());
-    let whole: Whole<&RawValue> = Whole {
+    hasher.write(&state);
+    let head = Head {
         version: VERSION,
         at: Reading::of(now),
         resource_version: pod.metadata.resource_version.clone(),
         reported: (*record.reported).clone(),
-        state: &state,
     };
-    Ok(Checkpoint { bytes: serde_json::to_vec(&whole)?, fingerprint: hasher.finish() })
+    let mut bytes = to_vec(&head)?;
+    // The head is an object, which the state becomes a field of.
+    bytes.pop();
+    bytes.extend_from_slice(b",\"state\":");
+    bytes.extend_from_slice(&state);
+    bytes.push(b'}');
+    Ok(Checkpoint { bytes, fingerprint: hasher.finish() })
 }
 
 /// Takes up a pod that was written down.
@@ -107,17 +136,20 @@ pub fn resume(bytes: &[u8], now: Now) -> Result<Resumed, String> {
     struct Form {
         version: u32,
     }
-    let form: Form = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let form: Form = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if form.version != VERSION {
         return Err(format!(
             "it is of form {}, and this version of copepod reads form {VERSION}",
             form.version
         ));
     }
-    let whole: Whole<OwnState> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let OwnState { mut metadata, spec, mut record, kept } = whole.state;
-    metadata.resource_version = whole.resource_version;
-    let status = PodStatus { qos_class: whole.reported.qos_class.clone(), ..PodStatus::default() };
+    let head: Head = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Whole { state } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let OwnState { mut metadata, spec, mut record, kept } = state;
+    metadata.resource_version = head.resource_version;
+    let status = PodStatus { qos_class: head.reported.qos_class.clone(), ..PodStatus::default() };
     let pod = Pod { metadata, spec, status };
     let fits = |records: usize, specs: usize| records == specs;
     if !fits(record.init.len(), pod.spec.init_containers.len())
@@ -125,8 +157,8 @@ pub fn resume(bytes: &[u8], now: Now) -> Result<Resumed, String> {
     {
         return Err("it tells of other containers than its pod has".to_owned());
     }
-    record.reported = Arc::new(whole.reported);
-    record.resume(&pod, whole.at.translate(now));
+    record.reported = Arc::new(head.reported);
+    record.resume(&pod, head.at.translate(now));
     Ok(Resumed { pod, record, kept })
 }
 

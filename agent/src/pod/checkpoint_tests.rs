@@ -182,11 +182,11 @@ fn what_starts_were_given_comes_back() {
     let mut secret = Secret::default();
     secret.data.insert(".dockerconfigjson".into(), crate::api::ByteString(b"{}".to_vec()));
     let kept = Kept {
-        sources: [("c".to_owned(), Arc::new(sources))].into(),
-        pull_secrets: Some(vec![secret.clone()]),
+        sources: vec![("c".to_owned(), Arc::new(sources))],
+        pull_secrets: Some(Arc::new(vec![secret.clone()])),
     };
     let written = checkpoint(&story.pod, &story.record, &kept, at(0)).unwrap();
     let kept = resume(&written.bytes, at(0)).unwrap().kept;
-    assert_eq!(kept.sources["c"].config_maps["m"].data["k"], "v");
-    assert_eq!(kept.pull_secrets, Some(vec![secret]));
+    assert_eq!(kept.sources_of("c").unwrap().config_maps["m"].data["k"], "v");
+    assert_eq!(kept.pull_secrets, Some(Arc::new(vec![secret])));
 }

@@ -16,7 +16,7 @@ use crate::runtime::MAX_ARGUMENTS;
 pub const MAX_BYTES: usize = MAX_ARGUMENTS;
 
 /// The objects that a container's environment draws on. An object that is not there is absent.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sources {
     /// By name.
     pub config_maps: BTreeMap<String, ConfigMap>,

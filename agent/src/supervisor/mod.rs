@@ -28,7 +28,7 @@ mod workshop;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_lock::OnceCell;
@@ -42,7 +42,7 @@ pub use deaths::Deaths;
 pub use ports::Ports;
 pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
 
-use crate::api::{Pod, PodStatus};
+use crate::api::{Pod, PodStatus, Secret};
 use crate::control::{self, Task};
 use crate::durable::clock::Now;
 use crate::durable::Checkpoints;
@@ -52,6 +52,7 @@ use crate::pod::admission::admit;
 use crate::pod::checkpoint::{checkpoint, resume, Checkpoint, Kept, Resumed};
 use crate::pod::conditions::is_owned;
 use crate::pod::downward::lighten;
+use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
 use crate::pod::lifecycle::{apply, over, suspect, Happening};
 use crate::pod::logs::{self, LogRefusal};
@@ -159,6 +160,8 @@ pub(crate) struct Shared {
     checkpoints: Checkpoints,
     /// Pods cannot be written down, and somebody was told.
     unwritten: AtomicBool,
+    given_sources: Last<Sources>,
+    given_secrets: Last<Vec<Secret>>,
     node: Mutex<Arc<NodeFacts>>,
     pods: Mutex<Pods>,
 }
@@ -198,6 +201,27 @@ pub(crate) struct PodState {
     unseen: bool,
     /// What the API server showed of such a pod, for the reporter to begin with.
     shown: Option<Arc<PodStatus>>,
+}
+
+/// What somebody was given last: who is given the same shares it.
+struct Last<T>(Mutex<Weak<T>>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Last<T> {
+        Last(Mutex::default())
+    }
+}
+
+impl<T: PartialEq> Last<T> {
+    fn alike(&self, value: T) -> Arc<T> {
+        let mut last = lock(&self.0);
+        if let Some(known) = last.upgrade().filter(|known| **known == value) {
+            return known;
+        }
+        let value = Arc::new(value);
+        *last = Arc::downgrade(&value);
+        value
+    }
 }
 
 /// A lock that a panic of another task has not made useless: what it guards is set whole.
@@ -325,6 +349,8 @@ impl Supervisor {
                 storage,
                 checkpoints,
                 unwritten: AtomicBool::new(false),
+                given_sources: Last::default(),
+                given_secrets: Last::default(),
                 node,
                 pods: Mutex::new(Pods { awaited, ..Pods::default() }),
             }),
@@ -385,7 +411,10 @@ impl Supervisor {
         }
         resumed.sort_by_key(|resumed| resumed.pod.metadata.creation_timestamp);
         self.find_address(&resumed);
-        for Resumed { pod, record, kept } in resumed {
+        for Resumed { pod, record, mut kept } in resumed {
+            for (_, sources) in &mut kept.sources {
+                *sources = self.shared.given_sources.alike(Sources::clone(sources));
+            }
             log::info!("pod {}: taken up where it was", pod_label(&pod));
             self.enter(&mut lock(&self.shared.pods), Arc::new(pod), record, kept, true);
         }

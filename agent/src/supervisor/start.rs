@@ -212,7 +212,7 @@ async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, S
                 return Err(StartFailure::pull(text));
             };
             let mut keyring = shared.keyring.clone();
-            for secret in &kept {
+            for secret in kept.iter() {
                 // It was good once.
                 let _ = add_secret(&mut keyring, secret);
             }
@@ -236,7 +236,7 @@ async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, S
         shared.tell(pod, of_pod(EventKind::Warning, "FailedToRetrieveImagePullSecret", message));
     }
     if !pod.spec.image_pull_secrets.is_empty() {
-        entry.state().kept.pull_secrets = Some(good);
+        entry.state().kept.pull_secrets = Some(shared.given_secrets.alike(good));
     }
     Ok(keyring)
 }
@@ -261,12 +261,12 @@ async fn sources(
     let name = &container.name;
     match fetch_sources(shared, pod, container).await {
         Ok(sources) => {
-            let sources = Arc::new(sources.trimmed(container));
-            entry.state().kept.sources.insert(name.clone(), sources.clone());
+            let sources = shared.given_sources.alike(sources.trimmed(container));
+            entry.state().kept.keep_sources(name, sources.clone());
             Ok(sources)
         }
         Err((ApiFailure::Unavailable(error), what)) => {
-            let kept = entry.state().kept.sources.get(name).cloned();
+            let kept = entry.state().kept.sources_of(name);
             kept.ok_or_else(|| StartFailure::Config(format!("couldn't get {what}: {error}")))
         }
         Err((error, what)) => Err(StartFailure::Config(format!("couldn't get {what}: {error}"))),

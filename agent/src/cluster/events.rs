@@ -25,6 +25,8 @@ use crate::pod::events::EventKind;
 const QUEUE: usize = 256;
 /// How long the API server keeps an event (`--event-ttl`): later nobody would be told any more.
 const LIFE: Duration = Duration::from_secs(3600);
+/// Tries that are answered, and in vain, until an event is given up (client-go: `maxTriesPerEvent`).
+const TRIES: u32 = 12;
 /// Between two tries to send the same event (client-go).
 const PAUSE: Duration = Duration::from_secs(10);
 /// Events that are remembered, so that the same again is counted.
@@ -85,7 +87,10 @@ async fn send_all(client: Client, source: EventSource, notes: Receiver<Note>) {
     while let Ok(note) = notes.recv().await {
         let Some(step) = memory.step(&note) else { continue };
         let mut sent = send(&client, &source, &note, &step).await;
-        while sent.as_ref().is_err_and(may_work_later) && age(&note) < LIFE {
+        let mut answers = 0;
+        while sent.as_ref().is_err_and(may_work_later) && age(&note) < LIFE && answers < TRIES {
+            // One event that the API server chokes on must not hold up the others for long.
+            answers += u32::from(sent.as_ref().is_err_and(|error| error.code().is_some()));
             Timer::after(PAUSE.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
             sent = send(&client, &source, &note, &step).await;
         }

@@ -4,6 +4,9 @@ use std::io;
 
 use super::formats::Unrunnable;
 
+/// The reason of a pull whose registry was not reached, or had no time: another try may go better.
+pub const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+
 /// Why a registry did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -98,7 +101,7 @@ impl PullError {
     pub fn reason(&self) -> &'static str {
         match &self.cause {
             PullCause::Resolve { error: RegistryError::Unavailable(_), .. }
-            | PullCause::Fetch { error: RegistryError::Unavailable(_), .. } => "RegistryUnavailable",
+            | PullCause::Fetch { error: RegistryError::Unavailable(_), .. } => REGISTRY_UNAVAILABLE,
             _ => "ErrImagePull",
         }
     }

@@ -30,7 +30,7 @@ mod tls;
 
 pub use credentials::Keyring;
 pub use digest::{Digest, DigestError};
-pub use error::{PullCause, PullError, RegistryError};
+pub use error::{PullCause, PullError, RegistryError, REGISTRY_UNAVAILABLE};
 pub use formats::Unrunnable;
 pub use local::local;
 pub use logins::of_docker as logins_of_docker;

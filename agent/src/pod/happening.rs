@@ -11,6 +11,7 @@ use super::record::{
 };
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
+use crate::image::REGISTRY_UNAVAILABLE;
 use crate::runtime::Exit;
 
 /// How long the error of a failed pull is shown before the waiting for the next one is: a kubelet shows it
@@ -102,7 +103,7 @@ pub enum StartFailure {
 }
 
 /// Why a container waits whose pull failed and is to be tried again (`pkg/kubelet/images/types.go`).
-pub const PULL_FAILED: [&str; 2] = ["ErrImagePull", "RegistryUnavailable"];
+pub const PULL_FAILED: [&str; 2] = ["ErrImagePull", REGISTRY_UNAVAILABLE];
 
 impl StartFailure {
     /// A failed pull that has no reason of its own.

@@ -8,7 +8,7 @@ use super::inbox::Message;
 use super::workshop::{RunSpec, Running};
 use super::{Entry, Shared};
 use crate::api::{Container, Pod, Secret};
-use crate::image::{Found, Image, Keyring, Reference};
+use crate::image::{Found, Image, Keyring, Reference, REGISTRY_UNAVAILABLE};
 use crate::log::PodKey;
 use crate::pod::destinations::destinations;
 use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
@@ -192,7 +192,22 @@ async fn ensure_image(
     };
     shared.tell(pod, events::pulling(&container.name, name));
     let begun = shared.clock.now().mono;
-    let (image, pull) = shared.workshop.pull(reference, keyring).await?;
+    let pulled = shared.workshop.pull(reference.clone(), keyring.clone()).await;
+    let (image, pull) = match pulled {
+        Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }) => {
+            // What runs goes on after a power cut, whether the registry can be asked for a newer one or not.
+            let ran = entry.state().record.container(&container.name).map(|known| known.image_id.clone());
+            return match shared.workshop.find(name, &reference, &keyring).await {
+                Found::Here(image) if ran.as_ref() == Some(&image.id) => {
+                    shared.tell(pod, events::pull_failed(&container.name, name, &text));
+                    shared.tell(pod, events::present(&container.name, name));
+                    Ok(image)
+                }
+                _ => Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }),
+            };
+        }
+        pulled => pulled?,
+    };
     let whole = shared.clock.now().mono.saturating_sub(begun);
     shared.tell(pod, events::pulled(&container.name, name, pull.min(whole), whole, image.size));
     Ok(image)

@@ -6,7 +6,7 @@ use super::super::*;
 use super::validation::refusal;
 use crate::api::{ConfigMap, ObjectReference, Secret};
 use crate::durable::clock::Now;
-use crate::image::{Found, Image, Reference};
+use crate::image::{Found, Image, Reference, REGISTRY_UNAVAILABLE};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::samples;
 use crate::pod::storage::{Defaults, Storage};
@@ -204,6 +204,7 @@ impl Workshop for FakeWorkshop {
             *lock(&self.pulls) += 1;
             let _open = self.gate.lock().await;
             match lock(&self.pull_errors).pop_front() {
+                Some(text) if text == "503" => Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }),
                 Some(error) => Err(StartFailure::pull(error)),
                 None => Ok((image(), Duration::ZERO)),
             }

@@ -2,6 +2,7 @@
 
 use super::bed::{deleted, gone, play_on, Bed};
 use super::*;
+use crate::image::REGISTRY_UNAVAILABLE;
 use std::fs;
 use std::path::PathBuf;
 
@@ -72,6 +73,32 @@ fn what_ran_runs_again_without_an_api_server_and_tells_when_it_is_back() {
         bed.until("the report", |bed| bed.phase() == "Running").await;
         let last = lock(&bed.api.statuses).last().cloned().unwrap().container_statuses[0].last_state.clone();
         assert_eq!(last.terminated.unwrap().reason, "ContainerStatusUnknown");
+    });
+}
+
+#[test]
+fn an_image_that_ran_before_runs_again_when_its_registry_cannot_be_asked_for_a_newer_one() {
+    let disk = Disk::new();
+    let always = json!({"containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]});
+    let mut other = samples::pod(&always);
+    "v".clone_into(&mut other.metadata.uid);
+    let pod = samples::pod(&always);
+    play_on(disk.open(), |bed| async move {
+        bed.apply(pod);
+        bed.running(1).await;
+    });
+    play_on(disk.open(), |bed| async move {
+        *lock(&bed.workshop.present) = true;
+        lock(&bed.workshop.pull_errors).extend(["503".to_owned(), "503".to_owned()]);
+        bed.supervisor.resume().await;
+        bed.until("a run", |bed| lock(&bed.workshop.runs).len() == 1).await;
+        let told = bed.events();
+        let expected = "spec.containers{c} Failed: Failed to pull image \"i\": 503";
+        assert!(told.contains(&expected.to_owned()), "{told:?}");
+        // A pod that never had it has to wait, whoever else has.
+        bed.apply(other);
+        bed.until("the reason", |bed| bed.waiting() == REGISTRY_UNAVAILABLE).await;
+        assert_eq!(lock(&bed.workshop.runs).len(), 1);
     });
 }
 

@@ -5,6 +5,8 @@
 //! a time, so that the `blocking` crate never has more threads than that.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_executor::Executor;
 use async_lock::Semaphore;
@@ -26,12 +28,31 @@ static EXECUTOR: Executor<'static> = Executor::new();
 static BLOCKING: Semaphore = Semaphore::new(MAX_BLOCKING);
 
 /// Starts a task on the control thread. Dropping the returned [`Task`] cancels it; `detach` lets it run on.
-pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task<()> {
+    // Boxed, so that the executor's own code is there once and not once for every kind of task.
+    let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
     EXECUTOR.spawn(future)
 }
 
 /// Runs `work`, which may block, on a blocking thread, waiting for a free one first.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let slot = Arc::new(Mutex::new(None));
+    let filled = Arc::clone(&slot);
+    perform(Box::new(move || {
+        let value = work();
+        *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }))
+    .await;
+    let value = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match value {
+        Some(value) => value,
+        // There is one: a panic of the work's has been passed on by then.
+        None => std::future::pending().await,
+    }
+}
+
+/// [`blocking`] for all kinds of work and results: its code is there once.
+async fn perform(work: Box<dyn FnOnce() + Send>) {
     let permit = BLOCKING.acquire().await;
     // Held by the work, not by the waiter: whoever stops waiting does not free the thread.
     blocking::unblock(move || {
@@ -39,9 +60,9 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         if let Err(error) = setpriority_process(Some(gettid()), BLOCKING_NICE) {
             log::debug!("a blocking thread keeps the priority of the control thread: {error}");
         }
-        work()
+        work();
     })
-    .await
+    .await;
 }
 
 /// Runs `work`, which may block, on a thread of its own: for the very end of the agent, when nothing else that may
@@ -78,6 +99,6 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        spawn(future).detach();
+        spawn(async { drop(future.await) }).detach();
     }
 }

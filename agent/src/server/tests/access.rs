@@ -192,6 +192,7 @@ fn a_connection_that_is_known_stays_open_for_further_requests() {
             text(response).await;
         }
         drop(client.requests);
-        client.connection.await.unwrap();
+        client.connection.await;
+        assert!(client.closed_well.load(Ordering::Relaxed));
     });
 }

@@ -10,6 +10,7 @@ mod logs;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
 use async_io::Async;
@@ -236,14 +237,20 @@ impl Drop for Bed {
 /// One connection that stays open.
 struct Client {
     requests: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
-    connection: control::Task<hyper::Result<()>>,
+    connection: control::Task<()>,
+    /// The connection was closed as it should be.
+    closed_well: Arc<AtomicBool>,
 }
 
 impl Client {
     async fn new(tunnel: Tunnel) -> Client {
         let (requests, connection) =
             hyper::client::conn::http1::handshake(FuturesIo::new(tunnel)).await.unwrap();
-        Client { requests, connection: control::spawn(connection) }
+        let closed_well = Arc::<AtomicBool>::default();
+        let told = closed_well.clone();
+        let connection =
+            control::spawn(async move { told.store(connection.await.is_ok(), Ordering::Relaxed) });
+        Client { requests, connection, closed_well }
     }
 
     async fn send(&mut self, method: Method, path: &str, token: Option<&str>) -> Response<Incoming> {

@@ -164,7 +164,10 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let data = &config.data_dir;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let store = open(data.join("images"), Store::open).await?;
-    let checkpoints = open(data.join("checkpoints"), Checkpoints::open).await?;
+    let checkpoints = open(data.join("checkpoints"), Checkpoints::open).await.unwrap_or_else(|error| {
+        log::error!("{error}: pods are not written down, and do not come back by themselves after a restart");
+        Checkpoints::default()
+    });
     let host = Host::read(data);
     let runtime = Runtime::start(config.runtime())
         .map_err(|source| NodeError::System { what: "starting the interpreter threads", source })?;

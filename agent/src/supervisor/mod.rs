@@ -15,6 +15,7 @@
 
 mod api;
 mod by_container;
+mod checkpoints;
 mod clock;
 mod deaths;
 mod inbox;
@@ -26,15 +27,15 @@ mod tend;
 mod workshop;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_lock::OnceCell;
 use futures_lite::future::or;
 
 use self::by_container::ByContainer;
+use self::checkpoints::Last;
 use self::inbox::{Inbox, Message};
 pub use api::{Api, ApiFailure, BoxFuture};
 pub use clock::{Clock, SystemClock};
@@ -44,12 +45,11 @@ pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Works
 
 use crate::api::{Pod, PodStatus, Secret};
 use crate::control::{self, Task};
-use crate::durable::clock::Now;
 use crate::durable::Checkpoints;
 use crate::image::Keyring;
 use crate::log::PodKey;
 use crate::pod::admission::admit;
-use crate::pod::checkpoint::{checkpoint, resume, Checkpoint, Kept, Resumed};
+use crate::pod::checkpoint::Kept;
 use crate::pod::conditions::is_owned;
 use crate::pod::downward::lighten;
 use crate::pod::environment::Sources;
@@ -203,27 +203,6 @@ pub(crate) struct PodState {
     shown: Option<Arc<PodStatus>>,
 }
 
-/// What somebody was given last: who is given the same shares it.
-struct Last<T>(Mutex<Weak<T>>);
-
-impl<T> Default for Last<T> {
-    fn default() -> Last<T> {
-        Last(Mutex::default())
-    }
-}
-
-impl<T: PartialEq> Last<T> {
-    fn alike(&self, value: T) -> Arc<T> {
-        let mut last = lock(&self.0);
-        if let Some(known) = last.upgrade().filter(|known| **known == value) {
-            return known;
-        }
-        let value = Arc::new(value);
-        *last = Arc::downgrade(&value);
-        value
-    }
-}
-
 /// A lock that a panic of another task has not made useless: what it guards is set whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,22 +211,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Entry {
     fn state(&self) -> MutexGuard<'_, PodState> {
         lock(&self.state)
-    }
-
-    /// The pod as it is to be written down; none: it need not be.
-    fn checkpoint(&self, now: Now) -> Option<(String, Checkpoint)> {
-        let state = self.state();
-        if state.record.removed || !state.record.is_worth_keeping() {
-            return None;
-        }
-        let uid = state.pod.metadata.uid.clone();
-        match checkpoint(&state.pod, &state.record, &state.kept, now) {
-            Ok(checkpoint) => Some((uid, checkpoint)),
-            Err(error) => {
-                log::error!("pod {}: it cannot be written down: {error}", pod_label(&state.pod));
-                None
-            }
-        }
     }
 
     /// Makes the pod's task look.
@@ -273,50 +236,6 @@ impl Shared {
         }
         if let Err(error) = self.workshop.remove_volumes(pod.metadata.uid.clone()).await {
             log::warn!("pod {}: its volumes stay until the agent starts again: {error}", pod_label(pod));
-        }
-    }
-
-    /// Writes the pod down as it is, unless that is what was written last.
-    ///
-    /// # Errors
-    /// What the file system says; the first of a row is also said in the log.
-    async fn write_down(&self, entry: &Entry) -> io::Result<()> {
-        if !self.checkpoints.is_kept() {
-            return Ok(());
-        }
-        let mut written = entry.written.lock_arc().await;
-        let Some((uid, checkpoint)) = entry.checkpoint(self.clock.now()) else { return Ok(()) };
-        if *written == Some(checkpoint.fingerprint) {
-            return Ok(());
-        }
-        let checkpoints = self.checkpoints.clone();
-        let done = control::blocking(move || {
-            let done = checkpoints.write(&uid, &checkpoint.bytes);
-            // Held by the work, not by the waiter: nobody who stops waiting lets another one in before it is done.
-            *written = done.is_ok().then_some(checkpoint.fingerprint);
-            done
-        });
-        let done = done.await;
-        match &done {
-            Err(error) if !self.unwritten.load(Ordering::Relaxed) => {
-                log::error!("pods cannot be written down, and may not come back after a restart: {error}");
-            }
-            Ok(()) | Err(_) => {}
-        }
-        self.unwritten.store(done.is_err(), Ordering::Relaxed);
-        done
-    }
-
-    /// Removes what was written down of a pod of which nothing is left.
-    async fn erase(&self, entry: &Entry, pod: &Pod) {
-        if !self.checkpoints.is_kept() {
-            return;
-        }
-        // Held, so that nothing is written any more.
-        let _written = entry.written.lock().await;
-        let (checkpoints, uid) = (self.checkpoints.clone(), pod.metadata.uid.clone());
-        if let Err(error) = control::blocking(move || checkpoints.remove(&uid)).await {
-            log::warn!("what was written down of pod {} cannot be removed: {error}", pod_label(pod));
         }
     }
 
@@ -384,49 +303,6 @@ impl Supervisor {
             }
             PodEvent::Applied(pod) => self.applied(pod),
             PodEvent::Deleted { uid } => self.removed(&uid),
-        }
-    }
-
-    /// Takes up the pods that an earlier life of the agent wrote down: they go on before any source of pods has
-    /// spoken. The first [`PodEvent::Set`] ends those that it does not name.
-    pub async fn resume(&self) {
-        let (checkpoints, now) = (self.shared.checkpoints.clone(), self.shared.clock.now());
-        let read = control::blocking(move || {
-            let mut resumed = Vec::new();
-            let each = |uid: &str, data: io::Result<Vec<u8>>| {
-                let data = data.map_err(|error| error.to_string());
-                match data.and_then(|data| resume(&data, now)) {
-                    Ok(pod) => resumed.push(pod),
-                    Err(error) => {
-                        log::error!("what was written down of pod {uid} cannot be taken up: {error}")
-                    }
-                }
-            };
-            let read = checkpoints.read(each);
-            (resumed, read)
-        });
-        let (mut resumed, read) = read.await;
-        if let Err(error) = read {
-            log::error!("the pods that were written down cannot be read: {error}");
-        }
-        resumed.sort_by_key(|resumed| resumed.pod.metadata.creation_timestamp);
-        self.find_address(&resumed);
-        for Resumed { pod, record, mut kept } in resumed {
-            for (_, sources) in &mut kept.sources {
-                *sources = self.shared.given_sources.alike(Sources::clone(sources));
-            }
-            log::info!("pod {}: taken up where it was", pod_label(&pod));
-            self.enter(&mut lock(&self.shared.pods), Arc::new(pod), record, kept, true);
-        }
-    }
-
-    /// Until the node knows its address, it has the one that its pods had.
-    fn find_address(&self, resumed: &[Resumed]) {
-        let mut node = lock(&self.shared.node);
-        let known = resumed.iter().map(|resumed| &resumed.record.reported.host_ips);
-        if let Some(ips) = known.max_by_key(|ips| ips.len()).filter(|_| node.ips.is_empty()) {
-            let ips = ips.iter().map(|host| host.ip.clone()).collect();
-            *node = Arc::new(NodeFacts { ips, ..(**node).clone() });
         }
     }
 

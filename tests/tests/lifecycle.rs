@@ -4,6 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use serde_json::{json, Value};
 use tests::{
+    bed::NODE,
     cluster::{pod, pod_spec},
     guests::Guest,
     kubectl::Outcome,
@@ -213,6 +214,42 @@ fn a_program_that_asks_for_it_is_told_to_stop_and_has_its_grace() {
     // Long before its grace is over.
     bed.kubectl(&["delete", "pod", "patient"]).expect();
     bed.wait_for("its last words", SHOWN, || follower.output().contains("told to stop").then_some(()));
+}
+
+#[test]
+fn what_a_container_wants_done_before_its_stop_is_done() {
+    let cluster = cluster();
+    let bed = &cluster.bed;
+    let mut bell = pod_spec("Always", &cluster.image(Guest::Serve), &[]);
+    bell["containers"][0]["ports"] = json!([{"containerPort": 8090}]);
+    bed.apply_value(&pod("bell", bell));
+    let ringer = |name: &str, port: u16| {
+        let mut spec = pod_spec("Always", &cluster.image(Guest::SleepC), &[]);
+        let get = json!({"host": NODE, "port": port, "path": "/rung"});
+        spec["containers"][0]["lifecycle"] = json!({"preStop": {"httpGet": get}});
+        bed.apply_value(&pod(name, spec));
+    };
+    ringer("ringer", 8090);
+    ringer("deaf", 8099);
+    let mut sleeper = pod_spec("Always", &cluster.image(Guest::SleepC), &[]);
+    sleeper["terminationGracePeriodSeconds"] = json!(30);
+    sleeper["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 4}}});
+    bed.apply_value(&pod("sleeper", sleeper));
+    for name in ["bell", "ringer", "deaf", "sleeper"] {
+        bed.wait_for_columns("default", name, SHOWN, |columns| columns.ready == "1/1");
+    }
+    bed.kubectl(&["delete", "pod", "ringer", "deaf"]).expect();
+    let mut curl = bed.command("curl");
+    let answer = curl.args(["--silent", &format!("http://{NODE}:8090/asked")]).output().expect("curl starts");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "rust 1 /asked\n", "the bell was rung once before");
+    bed.wait_for("the hook that failed to be told", SHOWN, || {
+        let told = bed.kubectl(&["get", "events", "--field-selector", "reason=FailedPreStopHook"]).stdout;
+        told.contains("pod/deaf").then_some(())
+    });
+    let begun = std::time::Instant::now();
+    bed.kubectl(&["delete", "pod", "sleeper"]).expect();
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(4), "it slept before it was stopped: {took:?}");
 }
 
 #[test]

@@ -145,6 +145,12 @@ pub fn stopping(container: &str) -> EventText {
     of(container, EventKind::Normal, "Killing", format!("Stopping container {container}"))
 }
 
+/// What a container wanted done before its stop could not be.
+#[must_use]
+pub fn pre_stop_failed(container: &str) -> EventText {
+    of(container, EventKind::Warning, "FailedPreStopHook", "PreStopHook failed".to_owned())
+}
+
 /// A container is stopped because its image was changed.
 #[must_use]
 pub fn changed(container: &str) -> EventText {

@@ -7,7 +7,8 @@ use super::events::{self, EventText};
 use super::lifecycle::over;
 use super::policy::restarts;
 use super::record::{
-    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, Running, Waiting, CRASH_LOOP,
+    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Waiting,
+    CRASH_LOOP,
 };
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
@@ -64,6 +65,15 @@ pub enum Happening {
     },
     /// A container's guest ended.
     Ended(String, Exit),
+    /// What a container wants done before its stop is being done.
+    PreStopping(String),
+    /// It was done, or could not be.
+    PreStopped {
+        /// The container.
+        container: String,
+        /// Whether it was done.
+        well: bool,
+    },
     /// A container's guest was told that it is to stop.
     Asked(String),
     /// A container's guest was made to end, and this exit code says why.
@@ -175,18 +185,28 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
             }
             vec![events::started(&container)]
         }
+        Happening::PreStopping(name) => {
+            if let Some(running) = record.running_mut(&name) {
+                running.pre_stop = PreStop::Runs;
+            }
+            Vec::new()
+        }
+        Happening::PreStopped { container, well } => {
+            let Some(running) = record.running_mut(&container) else { return Vec::new() };
+            running.pre_stop = PreStop::Done;
+            if well {
+                return Vec::new();
+            }
+            vec![events::pre_stop_failed(&container)]
+        }
         Happening::Asked(name) => {
-            if let Some(ContainerRecord { activity: Activity::Running(running), .. }) =
-                record.container_mut(&name)
-            {
+            if let Some(running) = record.running_mut(&name) {
                 running.asked = true;
             }
             Vec::new()
         }
         Happening::Killed(name, code) => {
-            if let Some(ContainerRecord { activity: Activity::Running(running), .. }) =
-                record.container_mut(&name)
-            {
+            if let Some(running) = record.running_mut(&name) {
                 running.kill = Some(code);
             }
             Vec::new()

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::events::{self, EventText};
 use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
+use super::hooks::pre_stop;
 use super::policy::{is_sidecar, restarts};
-use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, Stop, Waiting};
+use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, PreStop, Stop, Waiting};
 use super::status::is_final;
 use super::waits_for_grace;
 use crate::api::{Container, Pod};
@@ -42,6 +43,8 @@ pub enum Action {
     Start(String),
     /// Give up starting this container.
     Abort(String),
+    /// Do what this container wants done before its stop.
+    PreStop(String),
     /// Tell this container's guest that it is to stop.
     Ask(String),
     /// End this container's guest; the exit code says why.
@@ -172,7 +175,7 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
         let waits = waits_for_grace(pod);
         let due = now.mono >= stop.deadline;
         let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
-        plan_stop(pod, record, due, (due || !waits).then_some(code), &mut plan);
+        plan_stop(pod, record, stop, due, (due || !waits).then_some(code), &mut plan);
         if !record.quiet() && !due {
             plan.wake = Some(stop.deadline);
         }
@@ -193,24 +196,31 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
     plan
 }
 
-/// Stops a pod: sidecars go when all is gone that came after them, the last one first
-/// (`kuberuntime_termination_order.go`), or when the grace is over. No `code`: what runs has until then, and is told.
-fn plan_stop(pod: &Pod, record: &PodRecord, due: bool, code: Option<i32>, plan: &mut Plan) {
+/// Stops a pod. What its containers want done before is done first, for all at once. Then sidecars go when all is gone
+/// that came after them, the last one first (`kuberuntime_termination_order.go`). When the grace is over, nobody is
+/// waited for. No `code`: what runs has until then, and is told.
+fn plan_stop(pod: &Pod, record: &PodRecord, stop: Stop, due: bool, code: Option<i32>, plan: &mut Plan) {
     let mut needed = false;
-    let sidecars = pod.spec.init_containers.iter().map(is_sidecar);
-    let apps = record.containers.iter().map(|container| (false, container));
-    for (sidecar, container) in sidecars.zip(&record.init).chain(apps).rev() {
-        let busy = container.activity != Activity::Idle;
+    let init = pod.spec.init_containers.iter().map(|spec| (is_sidecar(spec), spec)).zip(&record.init);
+    let apps = pod.spec.containers.iter().map(|spec| (false, spec)).zip(&record.containers);
+    for ((sidecar, spec), container) in init.chain(apps).rev() {
+        let before = match container.running() {
+            Some(running) if !due && stop.grace > 0 && matches!(pre_stop(spec), Ok(Some(_))) => {
+                running.pre_stop
+            }
+            _ => PreStop::Done,
+        };
         match (&container.activity, code) {
             (Activity::Starting | Activity::Launching(_), _) => plan_end(container, KILLED, plan),
-            _ if !due && sidecar && needed => {}
+            _ if before == PreStop::Waits => plan.actions.push(Action::PreStop(container.name.clone())),
+            _ if before == PreStop::Runs || (!due && sidecar && needed) => {}
             (_, Some(code)) => plan_end(container, code, plan),
             (Activity::Running(running), None) if !running.asked && running.kill.is_none() => {
                 plan.actions.push(Action::Ask(container.name.clone()));
             }
             _ => {}
         }
-        needed |= busy;
+        needed |= container.activity != Activity::Idle;
     }
 }
 

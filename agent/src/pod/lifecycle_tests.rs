@@ -208,6 +208,41 @@ fn sidecars_of_a_pod_that_is_deleted_end_after_its_containers() {
 }
 
 #[test]
+fn what_a_container_wants_done_before_its_stop_is_done_within_its_grace() {
+    let hook = json!({"preStop": {"sleep": {"seconds": 5}}});
+    let spec = json!({"containers": [{"name": "c", "image": "i:1", "lifecycle": hook}, {"name": "d", "image": "i:1"}]});
+    let stopping = || {
+        let mut story = Story::new(&spec);
+        story.start("c");
+        story.start("d");
+        story.told();
+        story.delete(30);
+        story.expect(&["kill d 143", "prestop c"], Some(30));
+        story.happening(Happening::PreStopping("c".to_owned()));
+        story.kill("d", STOPPED);
+        story.expect(&[], Some(30));
+        story.told();
+        story
+    };
+    let mut story = stopping();
+    story.happening(Happening::PreStopped { container: "c".to_owned(), well: true });
+    story.expect(&["kill c 143"], Some(30));
+    assert!(story.told().is_empty());
+    let mut story = stopping();
+    story.happening(Happening::PreStopped { container: "c".to_owned(), well: false });
+    story.expect(&["kill c 143"], Some(30));
+    assert_eq!(story.told(), ["FailedPreStopHook: PreStopHook failed"]);
+    let mut story = stopping();
+    story.now += 30;
+    story.expect(&["kill c 143"], None);
+    // Without a grace there is nothing to do it in.
+    let mut story = Story::new(&spec);
+    story.start("c");
+    story.delete(0);
+    assert_eq!(story.plan().0, ["kill c 137"]);
+}
+
+#[test]
 fn sidecars_are_told_to_stop_when_it_is_their_turn() {
     let mut story = all_running("Always");
     story.pod.metadata.annotations.insert(WAIT_FOR_GRACE.to_owned(), "true".to_owned());

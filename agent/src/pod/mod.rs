@@ -6,6 +6,7 @@
 //! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
 //!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
+//! * [`hooks`] reads what a container wants done before it is stopped.
 //! * [`resize`] says that a pod cannot be resized in place.
 //! * [`checkpoint`] is a pod as it is written down, for a life of the agent that has nobody to ask.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
@@ -23,6 +24,7 @@ pub mod environment;
 pub mod events;
 pub mod expansion;
 pub mod happening;
+pub mod hooks;
 pub mod lifecycle;
 pub mod logs;
 pub mod node;

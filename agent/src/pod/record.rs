@@ -161,10 +161,24 @@ pub struct Running {
     pub started_at: Time,
     /// When it was given to the runtime, which may have had to compile its module first.
     pub launched_at: Time,
+    /// How far its `preStop` hook is.
+    pub pre_stop: PreStop,
     /// It was told to stop.
     pub asked: bool,
     /// It was ended by the agent, and this is the exit code that says how.
     pub kill: Option<i32>,
+}
+
+/// How far a `preStop` hook is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PreStop {
+    /// It waits for the stop.
+    #[default]
+    Waits,
+    /// It runs.
+    Runs,
+    /// It has run, well or not.
+    Done,
 }
 
 /// A run that ended.
@@ -260,6 +274,14 @@ impl PodRecord {
     /// One container, to be changed.
     pub fn container_mut(&mut self, name: &str) -> Option<&mut ContainerRecord> {
         self.all_mut().find(|container| container.name == name)
+    }
+
+    /// The run that a container has now, to be changed.
+    pub fn running_mut(&mut self, name: &str) -> Option<&mut Running> {
+        match &mut self.container_mut(name)?.activity {
+            Activity::Running(running) => Some(running),
+            _ => None,
+        }
     }
 
     /// Nothing runs and nothing is being started.
@@ -367,7 +389,14 @@ pub(super) fn launched(
     if container.ended.is_some() {
         container.restart_count = container.restart_count.saturating_add(1);
     }
-    container.activity = Activity::Running(Running { id, started_at, launched_at, asked: false, kill: None });
+    container.activity = Activity::Running(Running {
+        id,
+        started_at,
+        launched_at,
+        pre_stop: PreStop::Waits,
+        asked: false,
+        kill: None,
+    });
     container.waiting = None;
     container.retry_at = None;
     if std::mem::take(&mut container.replace) {

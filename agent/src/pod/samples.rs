@@ -100,6 +100,7 @@ impl Story {
         let words = plan.actions.iter().map(|action| match action {
             Action::Start(name) => format!("start {name}"),
             Action::Abort(name) => format!("abort {name}"),
+            Action::PreStop(name) => format!("prestop {name}"),
             Action::Ask(name) => format!("ask {name}"),
             Action::Kill(name, code) => format!("kill {name} {code}"),
             Action::Delete => "delete".to_owned(),

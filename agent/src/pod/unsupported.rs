@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::admission::Rejection;
 use super::destinations::{destinations, CONNECT};
 use super::events::{of_pod, EventKind, EventText};
+use super::hooks::pre_stop;
 use super::ports::{annotated, is_tcp, LISTEN};
 use crate::api::{Container, Pod, Volume, VolumeSource};
 
@@ -105,8 +106,9 @@ fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
             return unsupported("ProbeNotSupported", field);
         }
     }
-    if container.lifecycle.as_ref().is_some_and(|l| l.as_object().is_none_or(|hooks| !hooks.is_empty())) {
-        return unsupported("LifecycleHookNotSupported", "lifecycle hooks");
+    if let Err(error) = pre_stop(container) {
+        let message = format!("container \"{name}\" has {error}");
+        return Some(Rejection::new("LifecycleHookNotSupported", message));
     }
     if !container.volume_devices.is_empty() {
         return unsupported("VolumeDevicesNotSupported", "volumeDevices (raw block devices)");

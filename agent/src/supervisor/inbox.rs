@@ -31,6 +31,13 @@ pub enum Message {
         /// How.
         exit: Exit,
     },
+    /// What a container wanted done before its stop was done, or could not be.
+    PreStopped {
+        /// Which container.
+        container: String,
+        /// How.
+        outcome: Result<(), String>,
+    },
     /// A guest was refused what the pod may not take of the disk.
     Exceeded(Exceeded),
     /// The pod was written down, or could not be.
@@ -44,7 +51,7 @@ pub enum Message {
 /// Messages that wait for the pod's task. It holds nothing while none does, as a thousand pods have one each: a
 /// channel of the usual kind has a kilobyte.
 ///
-/// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, write,
+/// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, hook, write,
 /// patch and delete that goes on sends one, as does each limit of a volume.
 #[derive(Default)]
 pub struct Inbox {

@@ -18,6 +18,7 @@ mod by_container;
 mod checkpoints;
 mod clock;
 mod deaths;
+mod hooks;
 mod inbox;
 pub mod local;
 mod ports;

@@ -7,6 +7,7 @@ use futures_lite::future::or;
 
 use super::by_container::ByContainer;
 use super::deaths::{Mark, STEADY};
+use super::hooks;
 use super::inbox::Message;
 use super::reporter::{Answer, Reporter};
 use super::start::{self, Started};
@@ -15,6 +16,7 @@ use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
 use crate::pod::events::{pod_label, EventText};
+use crate::pod::hooks::pre_stop;
 use crate::pod::is_static;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
@@ -36,6 +38,8 @@ struct Tender {
     marks: ByContainer<(Arc<Mark>, Option<Task<()>>)>,
     /// Waits for the ends of guests.
     watches: ByContainer<Task<()>>,
+    /// What is done before stops.
+    hooks: ByContainer<Task<()>>,
     serial: u64,
     reporter: Reporter,
     /// The pod is over, and its volumes are being removed.
@@ -61,6 +65,7 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         starts: ByContainer::default(),
         marks: ByContainer::default(),
         watches: ByContainer::default(),
+        hooks: ByContainer::default(),
         serial: 0,
         reporter: Reporter::new(accepted),
         cleared: false,
@@ -193,6 +198,10 @@ impl Tender {
                 self.starts.remove(&name);
                 Happening::Aborted(name)
             }
+            Action::PreStop(name) => {
+                self.pre_stop(pod, &name);
+                Happening::PreStopping(name)
+            }
             Action::Ask(name) => {
                 self.give_notice(pod, &name);
                 Happening::Asked(name)
@@ -206,6 +215,20 @@ impl Tender {
             Action::Delete | Action::Forget => return,
         };
         events.extend(self.happens(pod, happening));
+    }
+
+    fn pre_stop(&mut self, pod: &Pod, container: &str) {
+        let hook = container_of(pod, container).and_then(|container| pre_stop(container).ok().flatten());
+        let (shared, entry, name) = (self.shared.clone(), self.entry.clone(), container.to_owned());
+        let task = control::spawn(async move {
+            let own = shared.node().ips.first().cloned();
+            let outcome = match &hook {
+                Some(hook) => hooks::perform(hook, own, &*shared.clock).await,
+                None => Ok(()),
+            };
+            entry.inbox.put(Message::PreStopped { container: name, outcome });
+        });
+        self.hooks.insert(container.to_owned(), task);
     }
 
     fn give_notice(&self, pod: &Pod, container: &str) {
@@ -253,9 +276,17 @@ impl Tender {
             }
             Message::Ended { container, exit } => {
                 self.watches.remove(&container);
+                self.hooks.remove(&container);
                 self.marks.remove(&container);
                 self.entry.state().runs.remove(&container);
                 Some(Happening::Ended(container, exit))
+            }
+            Message::PreStopped { container, outcome } => {
+                self.hooks.remove(&container);
+                if let Err(error) = &outcome {
+                    log::warn!("pod {}: preStop hook of container {container}: {error}", pod_label(&pod));
+                }
+                Some(Happening::PreStopped { container, well: outcome.is_ok() })
             }
             Message::Exceeded(exceeded) => {
                 Some(Happening::StorageExceeded(evicted(&pod, &exceeded, self.shared.storage)))

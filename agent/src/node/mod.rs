@@ -198,12 +198,15 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     // Before the cluster is reached, whose clock, network or certificates may be away for long.
     supervisor.resume().await;
     let mut tasks = vec![follow_manifests(config, &supervisor, pod_api.mirrors())];
+    // In a cluster the one that pods of an earlier life had is more likely right.
+    let known = !alone && supervisor.knows_address();
+    let finding = control::spawn(find_own_address(facts, supervisor.clone(), known));
     // A board whose network is down must not be killed for it.
     manager.ready();
     if alone {
         log::info!("there is neither a kubeconfig nor a bootstrap file: static pods run here, in no cluster");
         manager.status("running static pods, in no cluster");
-        tasks.push(control::spawn(find_own_address(facts, supervisor.clone())));
+        tasks.push(finding);
         return Ok(Running { supervisor, logs, _tasks: tasks });
     }
 
@@ -218,6 +221,8 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let recorder = Recorder::start(client.clone(), &config.node_name);
     pod_api.join(client.clone(), recorder.clone());
     let address = own_address(config, &client, manager).await?;
+    // Static pods, and those of an earlier life, needed none that leads to the API server.
+    drop(finding);
     let node = object::node(config, &host, Some(address));
     let facts = object::facts(&node, config.port);
     supervisor.set_node(facts.clone());
@@ -290,9 +295,9 @@ fn tell(about: &ObjectReference, event: &EventText) {
 /// An address that nobody has (RFC 5737): the way to it is the way to anywhere, and nothing is sent there.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// Waits until a node in no cluster has an address, unless it was given one.
-async fn find_own_address(facts: NodeFacts, supervisor: Supervisor) {
-    if !facts.ips.is_empty() {
+/// Waits until a node that has joined no cluster has an address, unless one is known.
+async fn find_own_address(facts: NodeFacts, supervisor: Supervisor, known: bool) {
+    if known || !facts.ips.is_empty() {
         return;
     }
     loop {

@@ -362,6 +362,12 @@ impl Supervisor {
         }
     }
 
+    /// Is the node's address known?
+    #[must_use]
+    pub fn knows_address(&self) -> bool {
+        !self.shared.node().ips.is_empty()
+    }
+
     fn removed(&self, uid: &str) {
         let Some(entry) = lock(&self.shared.pods).entries.get(uid).cloned() else { return };
         {

@@ -43,6 +43,20 @@ struct Seen {
     uid: String,
     hash: String,
     deleting: bool,
+    /// The supervisor was told of it.
+    told: bool,
+}
+
+impl Seen {
+    fn of(pod: &Pod, told: bool) -> Seen {
+        let meta = &pod.metadata;
+        Seen {
+            uid: meta.uid.clone(),
+            hash: meta.annotations.get(MIRROR).cloned().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            told,
+        }
+    }
 }
 
 /// What is to be done about one mirror.
@@ -147,8 +161,10 @@ impl Mirrors {
                     }
                     made => made?,
                 };
-                let mut told = Vec::new();
-                self.state().take(&made, None, &mut told);
+                // Known from here on, so that it is not made twice; the supervisor is told when the watch shows it.
+                if let Some(seen) = &mut self.state().seen {
+                    seen.entry(key.clone()).or_insert_with(|| Seen::of(&made, false));
+                }
             }
             Step::Delete(key, uid) => {
                 let options: Value = json!({
@@ -174,14 +190,12 @@ impl State {
     fn take(&mut self, pod: &Pod, known: Option<Seen>, told: &mut Vec<PodEvent>) {
         let Some(hash) = pod.metadata.annotations.get(MIRROR) else { return };
         let Some(seen) = &mut self.seen else { return };
-        let meta = &pod.metadata;
         // A new one has to be told all of the status; so has one that was found at the start.
-        if known.is_none_or(|known| known.uid != meta.uid) {
+        if known.is_none_or(|known| !known.told || known.uid != pod.metadata.uid) {
             let status: Box<PodStatus> = Box::new(pod.status.clone());
             told.push(PodEvent::Mirrored { uid: hash.clone(), status });
         }
-        let deleting = meta.deletion_timestamp.is_some();
-        seen.insert(key(meta), Seen { uid: meta.uid.clone(), hash: hash.clone(), deleting });
+        seen.insert(key(&pod.metadata), Seen::of(pod, true));
     }
 
     fn steps(&self) -> Vec<Step> {
@@ -263,6 +277,11 @@ mod tests {
         assert!(steps().is_empty());
         let again = mirrors.see(&PodEvent::Applied(Box::new(pod("a", "4", Some("hash")))));
         assert!(again.is_empty(), "its status is an echo of ours");
+        // One that was made, and that the watch shows later.
+        let made = Seen::of(&pod("a", "4", Some("hash")), false);
+        mirrors.state().seen.as_mut().unwrap().insert(name("a"), made);
+        assert!(steps().is_empty());
+        assert_eq!(mirrors.see(&PodEvent::Applied(Box::new(pod("a", "4", Some("hash"))))).len(), 1);
         // Somebody deletes it: it goes at once, and comes again.
         let mut deleting = pod("a", "4", Some("hash"));
         deleting.metadata.deletion_timestamp = Some(crate::api::Time::from(jiff::Timestamp::UNIX_EPOCH));

@@ -69,12 +69,17 @@ impl Recorder {
 
     /// Records an event. Never waits.
     pub fn record(&self, object: ObjectReference, kind: EventKind, reason: &str, message: &str) {
+        self.record_at(Now::read(), object, kind, reason, message);
+    }
+
+    /// Records an event of some time before. Never waits.
+    pub fn record_at(&self, at: Now, object: ObjectReference, kind: EventKind, reason: &str, message: &str) {
         let note = Note {
             object,
             kind: kind.as_str(),
             reason: reason.to_owned(),
             message: message.chars().take(MAX_MESSAGE).collect(),
-            at: Now::read(),
+            at,
         };
         if let Err(TrySendError::Full(note)) = self.queue.try_send(note) {
             log::debug!("an event is dropped, {QUEUE} wait already: {} {}", note.reason, note.message);

@@ -1,6 +1,6 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::future::BoxFuture;
 use http::Method;
@@ -14,6 +14,7 @@ use super::mirrors::Mirrors;
 use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
 use crate::api::{ConfigMap, ListMeta, Object, ObjectReference, Pod, PodStatus, Secret, Service};
+use crate::durable::clock::Now;
 use crate::pod::admission::admit;
 use crate::pod::events::EventText;
 use crate::pod::is_static;
@@ -76,10 +77,15 @@ fn brings_misfit(event: &PodEvent, facts: &NodeFacts) -> bool {
     }
 }
 
+/// Events that wait until the cluster is joined.
+const MAX_EARLY: usize = 256;
+
 /// The API server, as the supervisor uses it: away until the cluster is joined, as pods may run before that.
 #[derive(Default)]
 pub struct PodApi {
     joined: OnceLock<(Client, Recorder)>,
+    /// Events from before that, the first of them.
+    early: Mutex<Vec<(Now, ObjectReference, EventText)>>,
     mirrors: Arc<Mirrors>,
 }
 
@@ -92,7 +98,12 @@ impl PodApi {
 
     /// The cluster is joined: it is spoken to by this client, and told of events by way of `recorder`.
     pub fn join(&self, client: Client, recorder: Recorder) {
+        let late = recorder.clone();
         let _joined_once = self.joined.set((client, recorder));
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        for (at, about, event) in early {
+            late.record_at(at, about, event.kind, &event.reason, &event.message);
+        }
     }
 
     fn client(&self) -> Result<&Client, ApiFailure> {
@@ -154,6 +165,11 @@ impl Api for PodApi {
     fn event(&self, about: ObjectReference, event: EventText) {
         if let Some((_, recorder)) = self.joined.get() {
             recorder.record(about, event.kind, &event.reason, &event.message);
+            return;
+        }
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if early.len() < MAX_EARLY {
+            early.push((Now::read(), about, event));
         }
     }
 

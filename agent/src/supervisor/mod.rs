@@ -299,7 +299,13 @@ impl Supervisor {
             }
             PodEvent::Mirrored { uid, status } => {
                 let Some(entry) = lock(&self.shared.pods).entries.get(&uid).cloned() else { return };
-                see(&mut entry.state(), &status);
+                let mut state = entry.state();
+                // The UID is an annotation that anybody may write who can make pods: it may be another pod's.
+                if !is_static(&state.pod) {
+                    return;
+                }
+                see(&mut state, &status);
+                drop(state);
                 entry.nudge();
             }
             PodEvent::Applied(pod) => self.applied(pod),

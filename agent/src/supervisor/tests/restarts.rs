@@ -156,6 +156,20 @@ fn what_runs_once_is_written_down_before_it_runs_and_before_its_end_is_told() {
 }
 
 #[test]
+fn a_mirror_of_a_pod_that_is_no_static_one_says_nothing_of_it() {
+    play_on(Checkpoints::default(), |bed| async move {
+        bed.apply(samples::pod(&json!({})));
+        bed.running(1).await;
+        let status = PodStatus { phase: "Failed".to_owned(), ..PodStatus::default() };
+        let patches = lock(&bed.api.patches).len();
+        bed.supervisor.handle(PodEvent::Mirrored { uid: "u".to_owned(), status: Box::new(status) });
+        bed.rest().await;
+        assert_eq!(lock(&bed.api.patches).len(), patches, "nothing is told anew");
+        assert_eq!(bed.supervisor.pods()[0].status.phase, "Running");
+    });
+}
+
+#[test]
 fn a_disk_that_takes_nothing_stops_no_pod() {
     let disk = Disk::new();
     let checkpoints = disk.open();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use copepod::control;
 use copepod::log::{self, Logs, PodKey};
 use copepod::runtime::quota::{Account, Amount, Quota};
-use copepod::runtime::{Config, Exit, Guest, GuestSpec, Module, Output, Preopen, Runtime};
+use copepod::runtime::{Config, Exit, Guest, GuestSpec, Module, Output, Place, Preopen, Runtime};
 use tests::guests::Guest as Program;
 use tests::tools::{root, target, tool};
 use wasmi::{CompilationMode, Engine, Linker, Store};
@@ -108,7 +108,8 @@ fn spec(args: &[&str], out: &Arc<Counted>) -> GuestSpec {
         name: "bench/guest/main".into(),
         args: std::iter::once("guest").chain(args.iter().copied()).map(str::to_owned).collect(),
         env: Vec::new(),
-        preopens: Vec::new(),
+        preopens: Arc::new([]),
+        files: Arc::new([]),
         listeners: Vec::new(),
         destinations: Vec::new(),
         stdin: None,
@@ -440,7 +441,12 @@ fn moves(table: &mut Table) {
         best(|| {
             let mut spec = spec(&["file", "/data/moved", &count], &Arc::default());
             let (host, account) = (folder.0.clone(), account.clone());
-            spec.preopens = vec![Preopen { guest: "/data".into(), host, read_only: false, account }];
+            spec.preopens = Arc::new([Preopen {
+                guest: "/data".into(),
+                place: Place::Folder(host),
+                read_only: false,
+                account,
+            }]);
             let begun = Instant::now();
             let guest = runtime.spawn(&module, spec).expect("the guest starts");
             assert_eq!(ended(&guest), Exit::Code(0));

@@ -54,13 +54,15 @@ pub enum Guest {
     Hostile,
     /// C: works until it is told to stop, then ends with 7.
     Patient,
+    /// C: does with files what its arguments say, and prints what came of it.
+    Look,
     /// Go, with much of its library linked (24 MB): goes round for as many seconds as its argument says.
     Large,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 20] = [
+    pub const ALL: [Guest; 21] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -80,6 +82,7 @@ impl Guest {
         Guest::Pour,
         Guest::Hostile,
         Guest::Patient,
+        Guest::Look,
         Guest::Large,
     ];
 
@@ -104,6 +107,7 @@ impl Guest {
             Guest::Pour => "pour.c",
             Guest::Hostile => "hostile.c",
             Guest::Patient => "patient.c",
+            Guest::Look => "look.c",
             Guest::Large => "large.go",
         }
     }

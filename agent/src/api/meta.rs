@@ -10,6 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::object;
 
 object! {
+    /// Of any object, its metadata.
+    Metadata {
+        metadata: ObjectMeta,
+    }
+}
+
+object! {
     /// `metadata` of an object.
     ObjectMeta {
         name: String,

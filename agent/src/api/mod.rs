@@ -15,6 +15,7 @@ mod pod;
 mod pod_status;
 mod quantity;
 mod review;
+mod token_request;
 mod volume;
 mod word;
 
@@ -25,8 +26,8 @@ pub use certificates::{
 pub use event::{Event, EventSource};
 pub use lease::{Lease, LeaseSpec};
 pub use meta::{
-    ByteString, ListMeta, MicroTime, ObjectMeta, ObjectReference, OwnerReference, Status, StatusCause,
-    StatusDetails, Time,
+    ByteString, ListMeta, Metadata, MicroTime, ObjectMeta, ObjectReference, OwnerReference, Status,
+    StatusCause, StatusDetails, Time,
 };
 pub use node::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
@@ -35,19 +36,20 @@ pub use node::{
 pub use objects::{ConfigMap, Secret, Service, ServicePort, ServiceSpec};
 pub use pod::{
     Affinity, ConfigMapEnvSource, Container, ContainerPort, EnvFromSource, EnvVar, EnvVarSource,
-    LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectFieldSelector, ObjectKeySelector, Pod, PodOs, PodReadinessGate, PodSpec, ResourceFieldSelector,
-    ResourceRequirements, Toleration, VolumeMount,
+    FileKeySelector, HostAlias, LocalObjectReference, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, ObjectFieldSelector, ObjectKeySelector, Pod, PodOs, PodReadinessGate, PodSpec,
+    ResourceFieldSelector, ResourceRequirements, Toleration, VolumeMount,
 };
 pub use pod_status::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIp, PodCondition, PodIp, PodStatus,
+    HostIp, PodCondition, PodIp, PodStatus, VolumeMountStatus,
 };
 pub use quantity::Quantity;
 pub use review::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
     SubjectAccessReviewStatus, TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
 };
+pub use token_request::{BoundObjectReference, TokenRequest, TokenRequestSpec, TokenRequestStatus};
 pub use volume::{
     ConfigMapVolume, DownwardApiItem, DownwardApiVolume, EmptyDirVolume, HostPathVolume, ImageVolume,
     KeyToPath, ProjectedVolume, ProjectionSource, SecretVolume, ServiceAccountTokenProjection, Volume,
@@ -120,6 +122,7 @@ kinds! {
     Event: "v1", "Event", "events";
     Lease: "coordination.k8s.io/v1", "Lease", "leases";
     CertificateSigningRequest: "certificates.k8s.io/v1", "CertificateSigningRequest", "certificatesigningrequests";
+    TokenRequest: "authentication.k8s.io/v1", "TokenRequest", "serviceaccounts";
     TokenReview: "authentication.k8s.io/v1", "TokenReview", "tokenreviews";
     SubjectAccessReview: "authorization.k8s.io/v1", "SubjectAccessReview", "subjectaccessreviews";
 }

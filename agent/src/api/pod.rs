@@ -39,6 +39,8 @@ object! {
         security_context: Option<Value>,
         image_pull_secrets: Vec<LocalObjectReference>,
         hostname: String,
+        subdomain: String,
+        host_aliases: Vec<HostAlias>,
         affinity: Option<Affinity>,
         tolerations: Vec<Toleration>,
         runtime_class_name: Option<String>,
@@ -73,6 +75,8 @@ object! {
         readiness_probe: Option<Value>,
         startup_probe: Option<Value>,
         lifecycle: Option<Value>,
+        termination_message_path: String,
+        termination_message_policy: String,
         image_pull_policy: String,
         security_context: Option<Value>,
         stdin: bool,
@@ -127,7 +131,18 @@ object! {
         resource_field_ref: Option<ResourceFieldSelector>,
         config_map_key_ref: Option<ObjectKeySelector>,
         secret_key_ref: Option<ObjectKeySelector>,
-        file_key_ref: Option<Value>,
+        file_key_ref: Option<FileKeySelector>,
+    }
+}
+
+object! {
+    /// A variable in a file of an `emptyDir` volume.
+    FileKeySelector {
+        optional: bool,
+    } always {
+        volume_name: String,
+        path: String,
+        key: String,
     }
 }
 
@@ -174,9 +189,19 @@ object! {
         sub_path: String,
         sub_path_expr: String,
         mount_propagation: Option<String>,
+        recursive_read_only: Option<String>,
     } always {
         name: String,
         mount_path: String,
+    }
+}
+
+object! {
+    /// More lines of `/etc/hosts`.
+    HostAlias {
+        hostnames: Vec<String>,
+    } always {
+        ip: String,
     }
 }
 

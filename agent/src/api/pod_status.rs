@@ -67,6 +67,7 @@ object! {
         started: Option<bool>,
         allocated_resources: BTreeMap<String, Quantity>,
         resources: Option<ResourceRequirements>,
+        volume_mounts: Vec<VolumeMountStatus>,
     } always {
         name: String,
         ready: bool,
@@ -74,6 +75,17 @@ object! {
         image: String,
         #[serde(rename = "imageID")]
         image_id: String,
+    }
+}
+
+object! {
+    /// A volume as a container has it.
+    VolumeMountStatus {
+        read_only: bool,
+        recursive_read_only: Option<String>,
+    } always {
+        name: String,
+        mount_path: String,
     }
 }
 

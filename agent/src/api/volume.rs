@@ -1,6 +1,7 @@
 //! `v1 Volume`: the kinds that can be laid out here, and the names of all others.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -25,7 +26,7 @@ pub enum VolumeSource {
     ConfigMap(ConfigMapVolume),
     Secret(SecretVolume),
     DownwardApi(DownwardApiVolume),
-    Projected(ProjectedVolume),
+    Projected(Arc<ProjectedVolume>),
     HostPath(HostPathVolume),
     Image(ImageVolume),
     /// Any other kind, by its field name; empty when there is none.
@@ -182,7 +183,9 @@ impl<'de> Deserialize<'de> for Volume {
                         "configMap" => map.next_value::<Option<_>>()?.map(VolumeSource::ConfigMap),
                         "secret" => map.next_value::<Option<_>>()?.map(VolumeSource::Secret),
                         "downwardAPI" => map.next_value::<Option<_>>()?.map(VolumeSource::DownwardApi),
-                        "projected" => map.next_value::<Option<_>>()?.map(VolumeSource::Projected),
+                        "projected" => map
+                            .next_value::<Option<_>>()?
+                            .map(|v: ProjectedVolume| VolumeSource::Projected(Arc::new(v))),
                         "hostPath" => map.next_value::<Option<_>>()?.map(VolumeSource::HostPath),
                         "image" => map.next_value::<Option<_>>()?.map(VolumeSource::Image),
                         other => {
@@ -211,7 +214,7 @@ impl Serialize for Volume {
             VolumeSource::ConfigMap(v) => map.serialize_entry(kind, v)?,
             VolumeSource::Secret(v) => map.serialize_entry(kind, v)?,
             VolumeSource::DownwardApi(v) => map.serialize_entry(kind, v)?,
-            VolumeSource::Projected(v) => map.serialize_entry(kind, v)?,
+            VolumeSource::Projected(v) => map.serialize_entry(kind, &**v)?,
             VolumeSource::HostPath(v) => map.serialize_entry(kind, v)?,
             VolumeSource::Image(v) => map.serialize_entry(kind, v)?,
             VolumeSource::Other(kind) if kind.is_empty() => {}

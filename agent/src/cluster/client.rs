@@ -41,6 +41,12 @@ const PROTOBUF_METADATA: &str =
     "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, \
                                  application/vnd.kubernetes.protobuf";
 
+/// `PartialObjectMetadata`, of the objects of a watch or of a list, as JSON where it can be had.
+const METADATA_EVENTS: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json";
+const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json";
+
 /// How a patch is to be understood.
 #[derive(Clone, Copy, Debug)]
 pub enum Patch {
@@ -157,6 +163,13 @@ impl Call {
     #[must_use]
     pub fn metadata_only(mut self) -> Call {
         self.accept = PROTOBUF_METADATA;
+        self
+    }
+
+    /// Answered with the metadata of objects alone: of a list, or of the events of a watch.
+    #[must_use]
+    pub fn of_metadata(mut self, list: bool) -> Call {
+        self.accept = if list { METADATA_LIST } else { METADATA_EVENTS };
         self
     }
 

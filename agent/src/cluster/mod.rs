@@ -19,6 +19,7 @@ pub mod events;
 pub mod kubeconfig;
 pub mod lease;
 pub mod mirrors;
+mod objects;
 pub mod pods;
 pub mod registration;
 pub mod reviews;

@@ -1,7 +1,9 @@
 //! The pods bound to this node: followed, and what becomes of them reported.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use async_lock::OnceCell;
 use futures_util::future::BoxFuture;
 use http::Method;
 use serde::Deserialize;
@@ -11,16 +13,22 @@ use super::client::{Call, Client, Patch, MAX_LIST};
 use super::error::{ApiError, Outage};
 use super::events::Recorder;
 use super::mirrors::Mirrors;
+use super::objects::Objects;
 use super::registration::{self, Registered};
 use super::watch::{Change, Watcher};
-use crate::api::{ConfigMap, ListMeta, Object, ObjectReference, Pod, PodStatus, Secret, Service};
+use crate::api::{
+    BoundObjectReference, ConfigMap, ListMeta, Object, ObjectReference, Pod, PodStatus, Secret, Service,
+    TokenRequest, TokenRequestSpec, Typed,
+};
 use crate::durable::clock::Now;
 use crate::pod::admission::admit;
 use crate::pod::events::EventText;
 use crate::pod::is_static;
 use crate::pod::node::NodeFacts;
 use crate::pod::services::{MASTER_NAMESPACE, MASTER_SERVICE};
-use crate::supervisor::{Api, ApiFailure, PodEvent, Supervisor};
+use crate::supervisor::{
+    Api, ApiFailure, Followed, ObjectName, PodEvent, Signal, Supervisor, Token, TokenAsked,
+};
 
 /// Tells the supervisor of every pod bound to this node, for ever.
 ///
@@ -83,7 +91,9 @@ const MAX_EARLY: usize = 256;
 /// The API server, as the supervisor uses it: away until the cluster is joined, as pods may run before that.
 #[derive(Default)]
 pub struct PodApi {
-    joined: OnceLock<(Client, Recorder)>,
+    recorder: OnceLock<Recorder>,
+    client: Arc<OnceCell<Client>>,
+    objects: Objects,
     /// Events from before that, the first of them.
     early: Mutex<Vec<(Now, ObjectReference, EventText)>>,
     mirrors: Arc<Mirrors>,
@@ -99,7 +109,7 @@ impl PodApi {
     /// The cluster is joined: it is spoken to by this client, and told of events by way of `recorder`.
     pub fn join(&self, client: Client, recorder: Recorder) {
         let late = recorder.clone();
-        let _joined_once = self.joined.set((client, recorder));
+        let _joined_once = self.client.set_blocking(client).is_ok() && self.recorder.set(recorder).is_ok();
         let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
         for (at, about, event) in early {
             late.record_at(at, about, event.kind, &event.reason, &event.message);
@@ -108,7 +118,7 @@ impl PodApi {
 
     fn client(&self) -> Result<&Client, ApiFailure> {
         let not_yet = || ApiFailure::Unavailable("the cluster is not joined yet".to_owned());
-        self.joined.get().map(|(client, _)| client).ok_or_else(not_yet)
+        self.client.get().ok_or_else(not_yet)
     }
 }
 
@@ -163,7 +173,7 @@ impl Api for PodApi {
     }
 
     fn event(&self, about: ObjectReference, event: EventText) {
-        if let Some((_, recorder)) = self.joined.get() {
+        if let Some(recorder) = self.recorder.get() {
             recorder.record(about, event.kind, &event.reason, &event.message);
             return;
         }
@@ -187,6 +197,14 @@ impl Api for PodApi {
         Box::pin(async move { Ok(self.client()?.read(call).await?) })
     }
 
+    fn token<'a>(&'a self, pod: &'a Pod, asked: &'a TokenAsked) -> BoxFuture<'a, Result<Token, ApiFailure>> {
+        Box::pin(async move { token(self.client()?, pod, asked).await })
+    }
+
+    fn follow(&self, object: &ObjectName, changed: &Arc<Signal>) -> Option<Followed> {
+        Some(self.objects.follow(&self.client, object, changed))
+    }
+
     fn services<'a>(
         &'a self,
         namespace: &'a str,
@@ -194,6 +212,44 @@ impl Api for PodApi {
     ) -> BoxFuture<'a, Result<Vec<Service>, ApiFailure>> {
         Box::pin(async move { Ok(services(self.client()?, namespace, links).await?) })
     }
+}
+
+/// Life of a token that the API server does not tell, in seconds (`DefaultExpirationSeconds`).
+const TOKEN_SECONDS: i64 = 3600;
+
+/// Asks for a token, bound to the pod: the API server gives a node no other (NodeRestriction).
+async fn token(client: &Client, pod: &Pod, asked: &TokenAsked) -> Result<Token, ApiFailure> {
+    let account = match pod.spec.service_account_name.as_str() {
+        "" => "default",
+        name => name,
+    };
+    let meta = &pod.metadata;
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            audiences: Some(asked.audience.clone())
+                .filter(|audience| !audience.is_empty())
+                .into_iter()
+                .collect(),
+            expiration_seconds: asked.seconds,
+            bound_object_ref: Some(BoundObjectReference {
+                kind: Pod::KIND.to_owned(),
+                api_version: Pod::API_VERSION.to_owned(),
+                name: meta.name.clone(),
+                uid: meta.uid.clone(),
+            }),
+        },
+        ..TokenRequest::default()
+    };
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", meta.namespace);
+    let body = serde_json::to_vec(&Typed::new(&request))
+        .map_err(|error| ApiFailure::Invalid(format!("a request for a token: {error}")))?;
+    let given: TokenRequest = client.read(Call::new(Method::POST, path).written(body)).await?;
+    let seconds = given.spec.expiration_seconds.unwrap_or(TOKEN_SECONDS).max(1);
+    let life = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    if given.status.token.is_empty() {
+        return Err(ApiFailure::Invalid("the API server gave an empty token".to_owned()));
+    }
+    Ok(Token { text: given.status.token, life })
 }
 
 /// Services of one namespace that containers are told of: more have no place in the environment of one.

@@ -51,6 +51,8 @@ pub struct Watcher<T> {
     pause: Option<Duration>,
     /// Whether the API server streams lists; none: it was not asked yet.
     streams: Option<bool>,
+    /// Of each object its metadata alone is asked for.
+    metadata: bool,
 }
 
 enum State<T> {
@@ -93,6 +95,23 @@ impl<T: DeserializeOwned> Watcher<T> {
             state: State::Unlisted { version: "0".into() },
             pause: None,
             streams: Some(false),
+            metadata: false,
+        }
+    }
+
+    /// The same, of each object its metadata alone.
+    #[must_use]
+    pub fn of_metadata(mut self) -> Watcher<T> {
+        self.metadata = true;
+        self
+    }
+
+    fn get(&self, path: String, list: bool) -> Call {
+        let call = Call::new(Method::GET, path);
+        if self.metadata {
+            call.of_metadata(list)
+        } else {
+            call
         }
     }
 
@@ -200,7 +219,7 @@ impl<T: DeserializeOwned> Watcher<T> {
 
     async fn list(&mut self, version: &str) -> Result<Change<T>, ApiError> {
         let path = format!("{}?{}&resourceVersion={version}", self.path, self.selector);
-        let call = Call::new(Method::GET, path).limit(MAX_LIST);
+        let call = self.get(path, true).limit(MAX_LIST);
         let what = call.what();
         let body = self.client.send(call).await?;
         let unusable = |problem| ApiError::Unusable { what: what.clone(), problem };
@@ -227,7 +246,7 @@ impl<T: DeserializeOwned> Watcher<T> {
         if whole {
             path.push_str("&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
         }
-        match self.client.stream(Call::new(Method::GET, path)).await {
+        match self.client.stream(self.get(path, false)).await {
             Ok(body) => Ok(State::Watching {
                 version,
                 lines: Lines::new(body),

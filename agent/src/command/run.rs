@@ -36,7 +36,7 @@ use crate::pod::destinations::CONNECT;
 use crate::pod::events::{EventKind, EventText};
 use crate::pod::storage::Defaults;
 use crate::runtime::destinations::Destination;
-use crate::runtime::{self, Output, Preopen, Runtime, HELLO};
+use crate::runtime::{self, Output, Place, Preopen, Runtime, HELLO};
 use crate::supervisor::local::LocalApi;
 use crate::supervisor::{
     Awaited, ByHand, PodEvent, Ports, Setup, Supervisor, SystemClock, Terminal, WasmWorkshop,
@@ -278,7 +278,12 @@ fn folder(text: &str) -> Result<Preopen, String> {
             "not a folder, or a folder and the name that the guest has for it: HOST::GUEST".to_owned()
         );
     }
-    Ok(Preopen { guest: guest.to_owned(), host: PathBuf::from(host), read_only, account: None })
+    Ok(Preopen {
+        guest: guest.to_owned(),
+        place: Place::Folder(PathBuf::from(host)),
+        read_only,
+        account: None,
+    })
 }
 
 /// `NAME=VALUE`, or `NAME`, whose value is this process's own.
@@ -355,7 +360,7 @@ async fn supervise(
             runtime,
             store,
             registries: Arc::new(registries),
-            volumes: Volumes::new(folder.join("pods")),
+            volumes: Volumes::new(folder.join("pods"), folder.join("run"), Vec::new(), false),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: given.by_hand,
             ports: Ports::default(),
@@ -367,7 +372,8 @@ async fn supervise(
         deaths: Arc::default(),
         checkpoints: Checkpoints::default(),
         awaited: Awaited::default(),
-        storage: Defaults { bytes: u64::MAX, files: u64::MAX },
+        storage: Defaults { bytes: u64::MAX, files: u64::MAX, memory: u64::MAX },
+        secrets_at_rest: false,
     });
     supervisor.handle(PodEvent::Set(vec![pod]));
     let ended = async { supervisor.outcome(&uid).await };

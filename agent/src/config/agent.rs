@@ -120,6 +120,23 @@ const SETTINGS: &[Setting] = &[
     value("data-dir", &[], "DIR", Some("/var/lib/copepod"), "Where keys, images and logs are kept.")
         .of_the_board(),
     value(
+        "run-dir",
+        &[],
+        "DIR",
+        None,
+        "Folder in memory (a tmpfs) for the secrets and tokens that pods mount, and for emptyDir volumes of medium \
+         Memory [default: the RUNTIME_DIRECTORY that systemd gives, else DATA-DIR/run].",
+    ),
+    value(
+        "secrets-at-rest",
+        &[],
+        "true|false",
+        Some("true"),
+        "Whether the secrets and tokens that pods are given are kept in the data folder as well (readable by the \
+         agent alone), so that those pods start after a power cut without the API server. With false they are kept \
+         in memory only, and such pods wait for the API server.",
+    ),
+    value(
         "node-name",
         &["hostname-override"],
         "NAME",
@@ -190,8 +207,8 @@ const SETTINGS: &[Setting] = &[
         "default-storage",
         "MIB",
         Some("64"),
-        "What the files of a container may take in its pod's emptyDir volumes, in MiB, if it has no limit of \
-         ephemeral-storage. A guest that would write more is refused, and its pod evicted.",
+        "What the files of a container may take in its pod's emptyDir volumes and its own root, in MiB, if it has no \
+         limit of ephemeral-storage. A guest that would write more is refused, and its pod evicted.",
     )
     .of_the_board(),
     number(
@@ -214,8 +231,8 @@ const SETTINGS: &[Setting] = &[
         "host-paths",
         "PATH",
         None,
-        "Folders and devices of this machine that pods may be given by hostPath volumes. This version runs no \
-         pod that has such a volume: the list is only what copepod board --systemd opens for the service.",
+        "Folders, files and devices of this machine that pods may be given by hostPath volumes, each with all that is \
+         in it. copepod board --systemd opens them for the service.",
     )
     .of_the_board(),
     value(
@@ -253,6 +270,10 @@ pub struct AgentConfig {
     pub pod_manifest_path: Option<PathBuf>,
     /// `--data-dir`
     pub data_dir: PathBuf,
+    /// `--run-dir`
+    pub run_dir: PathBuf,
+    /// `--secrets-at-rest`
+    pub secrets_at_rest: bool,
     /// `--node-name`, lower-cased
     pub node_name: String,
     /// `--node-ip`
@@ -338,6 +359,10 @@ impl AgentConfig {
         }
         let (memory_reserved, guest_memory) = share_memory(values, memory)?;
         let host_paths = parse_host_paths(values)?;
+        let default_memory = values
+            .parse("default-memory", |text| parse_number(text, 1, 4096u64))?
+            .unwrap_or(128)
+            .saturating_mul(MIB);
         let node_ip = values.parse("node-ip", parse_node_ip)?;
         let any = match node_ip {
             Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -346,6 +371,15 @@ impl AgentConfig {
         Ok(AgentConfig {
             bootstrap_file: path("bootstrap-file")?,
             pod_manifest_path: path("pod-manifest-path")?,
+            run_dir: path("run-dir")?.unwrap_or_else(|| match std::env::var_os("RUNTIME_DIRECTORY") {
+                Some(folder) => PathBuf::from(folder),
+                None => data_dir.join("run"),
+            }),
+            secrets_at_rest: values
+                .parse("secrets-at-rest", |text| {
+                    text.parse::<bool>().map_err(|_| "neither true nor false".into())
+                })?
+                .unwrap_or(true),
             kubeconfig: path("kubeconfig")?.unwrap_or_else(|| data_dir.join("kubeconfig")),
             node_name,
             node_ip,
@@ -364,11 +398,9 @@ impl AgentConfig {
                 .unwrap_or(0),
             memory_reserved,
             guest_memory,
-            default_memory: values
-                .parse("default-memory", |text| parse_number(text, 1, 4096u64))?
-                .unwrap_or(128)
-                .saturating_mul(MIB),
+            default_memory,
             storage: Defaults {
+                memory: default_memory,
                 bytes: values
                     .parse("default-storage", |text| parse_number(text, 1, MAX_STORAGE))?
                     .unwrap_or(64)

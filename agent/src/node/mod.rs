@@ -164,6 +164,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let data = &config.data_dir;
     let folder = CertificateFolder::open(data.join("pki"))?;
     let store = open(data.join("images"), Store::open).await?;
+    let run_dir = open(config.run_dir.clone(), in_memory).await?;
     let checkpoints = open(data.join("checkpoints"), Checkpoints::open).await.unwrap_or_else(|error| {
         log::error!("{error}: pods are not written down, and do not come back by themselves after a restart");
         Checkpoints::default()
@@ -181,7 +182,12 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             runtime,
             store: store.clone(),
             registries: Arc::new(config.registries()),
-            volumes: Volumes::new(data.join("pods")),
+            volumes: Volumes::new(
+                data.join("pods"),
+                run_dir.join("pods"),
+                config.host_paths.clone(),
+                config.secrets_at_rest,
+            ),
             logs: logs.clone(),
             by_hand: ByHand::default(),
             ports: Ports::default(),
@@ -192,6 +198,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         keyring: keyring(&data.join(LOGINS)),
         deaths: Arc::new(last_deaths()),
         storage: config.storage,
+        secrets_at_rest: config.secrets_at_rest,
         checkpoints,
         awaited: Awaited { cluster: !alone, folder: config.pod_manifest_path.is_some() },
     });
@@ -247,6 +254,20 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
     ]);
     Ok(Running { supervisor, logs, _tasks: tasks })
+}
+
+/// Makes the folder of what must not be on a disk, and says so where it is on one.
+fn in_memory(folder: &Path) -> std::io::Result<PathBuf> {
+    durable::ensure_private_dir(folder)?;
+    // `TMPFS_MAGIC`, `RAMFS_MAGIC`
+    if !matches!(rustix::fs::statfs(folder)?.f_type, 0x0102_1994 | 0x8584_58f6) {
+        log::warn!(
+            "{} is on a disk: secrets and tokens that pods mount are written there; set --run-dir to a folder of a \
+             tmpfs",
+            folder.display()
+        );
+    }
+    Ok(folder.to_owned())
 }
 
 /// Opens a folder of the data folder's.

@@ -11,7 +11,7 @@ use super::resources::{amount, requests};
 use super::{affinity, unsupported};
 use crate::api::{ContainerPort, Pod};
 
-pub use super::unsupported::{volume_support, VolumeSupport};
+pub use super::unsupported::{has_read_only_root, is_default_token};
 
 /// Why a pod is refused: it becomes Failed and is never looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,16 +99,19 @@ fn what_this_node_cannot_give_is_refused_by_its_own_reason() {
             container(json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]})),
             "VolumeDevicesNotSupported",
         ),
-        (container(json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": {}}}]})), "EnvFilesNotSupported"),
         (mount(json!({"name": "v", "nfs": {}})), "VolumeNotSupported"),
-        (mount(json!({"name": "v", "projected": {}})), "VolumeNotSupported"),
-        (mount(json!({"name": "w", "emptyDir": {}})), "VolumeNotSupported"),
-        (mount(json!({"name": "v", "emptyDir": {"medium": "Memory"}})), "VolumeNotSupported"),
+        (mount(json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}})), "VolumeNotSupported"),
+        (mount(json!({"name": "v", "csi": {"driver": "d"}})), "VolumeNotSupported"),
         (
-            json!({"containers": [{"name": "c", "image": "i", "volumeMounts":
-                [{"name": "v", "mountPath": "/v", "subPath": "s"}]}], "volumes": [{"name": "v", "emptyDir": {}}]}),
+            mount(json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"path": "p"}}]}})),
             "VolumeNotSupported",
         ),
+        (
+            mount(json!({"name": "v", "projected": {"sources": [{"podCertificate": {"keyType": "k"}}]}})),
+            "VolumeNotSupported",
+        ),
+        (mount(json!({"name": "w", "emptyDir": {}})), "VolumeNotSupported"),
+        (mount(json!({"name": "v", "emptyDir": {"medium": "HugePages"}})), "VolumeNotSupported"),
     ] {
         let rejection = admit(&pod(&spec), &node(), &[]).expect_err(reason);
         assert_eq!(rejection.reason, reason, "{spec}");
@@ -182,11 +185,4 @@ fn what_changes_nothing_is_said_in_an_event() {
     let ignored = notes(container(json!({"securityContext": {"privileged": true, "runAsUser": 0}})));
     assert_eq!(ignored.len(), 1);
     assert!(ignored.first().unwrap().starts_with("Ignored privileged, runAsUser:"), "{ignored:?}");
-    let mut token = container(json!({"volumeMounts":
-        [{"name": "kube-api-access-x1", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}));
-    let volumes = json!([{"name": "kube-api-access-x1", "projected": {"sources": []}}]);
-    token.as_object_mut().unwrap().insert("volumes".to_owned(), volumes);
-    let told = notes(token);
-    assert_eq!(told.len(), 1);
-    assert!(told.first().unwrap().contains("is not mounted"), "{told:?}");
 }

@@ -46,6 +46,15 @@ impl Kept {
     }
 }
 
+impl Kept {
+    fn without_secrets(&self) -> Kept {
+        let sources =
+            self.sources.iter().filter(|(_, sources)| sources.secrets.is_empty()).cloned().collect();
+        let none = self.pull_secrets.as_ref().filter(|secrets| secrets.is_empty()).cloned();
+        Kept { sources, pull_secrets: none }
+    }
+}
+
 /// What comes back of a pod.
 #[derive(Debug)]
 pub struct Resumed {
@@ -80,7 +89,7 @@ struct State<'p> {
     metadata: ObjectMeta,
     spec: &'p PodSpec,
     record: PodRecord,
-    kept: &'p Kept,
+    kept: Kept,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +105,8 @@ struct Whole {
     state: OwnState,
 }
 
-/// Writes a pod down.
+/// Writes a pod down; `secrets`: with what its starts were given of them. A container that needs one, and is written
+/// down without, waits in the next life until the API server can be asked.
 ///
 /// # Errors
 /// Of the serializer; there is no pod that it refuses.
@@ -105,10 +115,12 @@ pub fn checkpoint(
     record: &PodRecord,
     kept: &Kept,
     now: Now,
+    secrets: bool,
 ) -> Result<Checkpoint, serde_json::Error> {
     // Each status that is reported changes it.
     let metadata = ObjectMeta { resource_version: String::new(), ..pod.metadata.clone() };
     // By the one serializer of pods that there is: another would be a twentieth of the agent.
+    let kept = if secrets { kept.clone() } else { kept.without_secrets() };
     let state = to_vec(&State { metadata, spec: &pod.spec, record: record.lasting(), kept })?;
     let mut hasher = DefaultHasher::new();
     hasher.write(&state);

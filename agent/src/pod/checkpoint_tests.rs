@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 
 /// What the agent's next life makes of the story, `later` seconds on, after a restart or a reboot.
 fn next_life(story: &Story, later: u64, rebooted: bool) -> Story {
-    let written = checkpoint(&story.pod, &story.record, &Kept::default(), at(story.now)).unwrap();
+    let written = checkpoint(&story.pod, &story.record, &Kept::default(), at(story.now), true).unwrap();
     let mut json: Value = serde_json::from_slice(&written.bytes).unwrap();
     let mut now = at(story.now + later);
     if rebooted {
@@ -29,7 +29,7 @@ fn next_life(story: &Story, later: u64, rebooted: bool) -> Story {
 }
 
 fn fingerprint(story: &Story) -> u64 {
-    checkpoint(&story.pod, &story.record, &Kept::default(), at(story.now)).unwrap().fingerprint
+    checkpoint(&story.pod, &story.record, &Kept::default(), at(story.now), true).unwrap().fingerprint
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn deadlines_and_graces_go_on() {
 fn what_is_damaged_or_of_a_later_version_is_not_taken_up() {
     let mut story = Story::new(&json!({}));
     story.start("c");
-    let written = checkpoint(&story.pod, &story.record, &Kept::default(), at(0)).unwrap().bytes;
+    let written = checkpoint(&story.pod, &story.record, &Kept::default(), at(0), true).unwrap().bytes;
     let refused = |bytes: &[u8]| resume(bytes, at(0)).unwrap_err();
     assert!(refused(&written[..written.len() / 2]).contains("EOF"));
     assert!(refused(b"").contains("EOF"));
@@ -185,7 +185,7 @@ fn what_starts_were_given_comes_back() {
         sources: vec![("c".to_owned(), Arc::new(sources))],
         pull_secrets: Some(Arc::new(vec![secret.clone()])),
     };
-    let written = checkpoint(&story.pod, &story.record, &kept, at(0)).unwrap();
+    let written = checkpoint(&story.pod, &story.record, &kept, at(0), true).unwrap();
     let kept = resume(&written.bytes, at(0)).unwrap().kept;
     assert_eq!(kept.sources_of("c").unwrap().config_maps["m"].data["k"], "v");
     assert_eq!(kept.pull_secrets, Some(Arc::new(vec![secret])));

@@ -1,11 +1,12 @@
 //! What a pod may know of itself: its fields and its resources, for variables and downward API files.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::environment::{error, EnvironmentError};
 use super::node::NodeFacts;
 use super::resources::amount;
-use super::unsupported::{volume_support, VolumeSupport};
+use super::unsupported::is_default_token;
 use crate::api::{Container, Pod, ProjectedVolume, Quantity, ResourceFieldSelector, VolumeSource};
 
 /// The value of a field of the pod, for a variable or a downward API file.
@@ -45,6 +46,9 @@ pub fn field_value(pod: &Pod, path: &str, node: &NodeFacts) -> Result<String, En
     })
 }
 
+/// The volume of the token that pods are given, as the last of them had it.
+static DEFAULT_TOKEN: Mutex<Weak<ProjectedVolume>> = Mutex::new(Weak::new());
+
 /// What `kubectl apply` notes for itself: the whole manifest once more, up to 256 KiB.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -74,10 +78,14 @@ pub fn lighten(pod: &mut Pod) {
         container.env.shrink_to_fit();
         container.volume_mounts.shrink_to_fit();
     }
-    for volume in &mut spec.volumes {
-        // Of what nobody mounts, that it is there is enough: every pod has such a volume, of a kilobyte and a half.
-        if volume_support(volume) == VolumeSupport::NotMounted {
-            volume.source = VolumeSource::Projected(ProjectedVolume::default());
+    for volume in spec.volumes.iter_mut().filter(|volume| is_default_token(volume)) {
+        // Every pod has such a volume, of a kilobyte and a half, and nearly all of them are alike.
+        if let VolumeSource::Projected(own) = &mut volume.source {
+            let mut shared = DEFAULT_TOKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            match shared.upgrade() {
+                Some(known) if known == *own => *own = known,
+                _ => *shared = Arc::downgrade(own),
+            }
         }
     }
     status.conditions.shrink_to_fit();

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::downward::{field_value, resource_value};
+use super::env_file::{self, EnvFiles};
 use super::expansion::expand;
 use super::node::NodeFacts;
 use super::services;
-use crate::api::{ConfigMap, Container, EnvVarSource, ObjectMeta, Pod, Secret, Service};
+use crate::api::{ConfigMap, Container, EnvVarSource, FileKeySelector, ObjectMeta, Pod, Secret, Service};
 use crate::runtime::MAX_ARGUMENTS;
 
 /// All variables and arguments of a container together, in bytes, as the runtime counts them. It stops
@@ -156,6 +157,7 @@ pub fn variables(
     image: ImageConfig<'_>,
     node: &NodeFacts,
     sources: &Sources,
+    files: &EnvFiles,
 ) -> Result<Environment, EnvironmentError> {
     let mut variables = Variables::default();
     for pair in image.env {
@@ -176,7 +178,7 @@ pub fn variables(
             };
             Some(value)
         } else if let Some(from) = &env.value_from {
-            value_from(pod, container, from, node, sources)?
+            value_from(pod, container, from, node, (sources, files))?
         } else {
             Some(String::new())
         };
@@ -235,7 +237,7 @@ fn value_from(
     container: &Container,
     from: &EnvVarSource,
     node: &NodeFacts,
-    sources: &Sources,
+    (sources, files): (&Sources, &EnvFiles),
 ) -> Result<Option<String>, EnvironmentError> {
     let namespace = &pod.metadata.namespace;
     if let Some(field) = &from.field_ref {
@@ -253,6 +255,17 @@ fn value_from(
                 error(format!("couldn't find key {} in ConfigMap {namespace}/{name}", reference.key))
             }
             None => error(format!("configmap \"{name}\" not found")),
+        };
+    }
+    if let Some(FileKeySelector { volume_name, path, key, optional }) = &from.file_key_ref {
+        let text = files.get(&(volume_name.clone(), path.clone())).and_then(Option::as_deref);
+        return match text.and_then(|text| env_file::value(text, key)).as_deref() {
+            None => error("couldn't parse env file".to_owned()),
+            Some("") if *optional => Ok(None),
+            Some("") => error(format!(
+                "environment variable key \"{key}\" not found in file \"{path}\" of volume \"{volume_name}\""
+            )),
+            Some(value) => Ok(Some(value.to_owned())),
         };
     }
     if let Some(reference) = &from.secret_key_ref {
@@ -313,6 +326,25 @@ pub fn arguments(
     match argv.iter().any(|text| text.contains('\0')) {
         true => error("an argument has a NUL byte".to_owned()),
         false => Ok(argv),
+    }
+}
+
+/// A `subPathExpr` with its variables: none may be missing (`expansion.go` and `kubelet_pods.go`, makeMounts).
+///
+/// # Errors
+/// Which is.
+pub fn sub_path(expression: &str, environment: &Environment) -> Result<String, EnvironmentError> {
+    let values: BTreeMap<&str, &str> =
+        environment.visible.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let missing = std::cell::Cell::new(false);
+    let expanded = expand(expression, MAX_BYTES, |name| {
+        let value = values.get(name).copied();
+        missing.set(missing.get() || value.is_none());
+        value
+    });
+    match expanded {
+        Some(path) if !missing.get() => Ok(path),
+        _ => error(format!("missing value for a variable of subPathExpr \"{expression}\"")),
     }
 }
 

@@ -29,7 +29,7 @@ fn environment(container: Value) -> Result<Vec<(String, String)>, String> {
     let container = pod.spec.containers.first().unwrap();
     let image = ["PATH=/bin".to_owned(), "A=image".to_owned()];
     let image = ImageConfig { env: &image, ..ImageConfig::default() };
-    let environment = variables(&pod, container, image, &node(), &sources());
+    let environment = variables(&pod, container, image, &node(), &sources(), &EnvFiles::new());
     environment.map(|environment| environment.all).map_err(|error| error.to_string())
 }
 

@@ -127,6 +127,13 @@ pub fn failed(container: &str, error: &str) -> EventText {
     of(container, EventKind::Warning, "Failed", format!("Error: {error}"))
 }
 
+/// A volume could not be made.
+#[must_use]
+pub fn failed_mount(volume: &str, error: &str) -> EventText {
+    let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {error}");
+    of_pod(EventKind::Warning, "FailedMount", message)
+}
+
 /// A container was made.
 #[must_use]
 pub fn created(container: &str) -> EventText {

@@ -10,6 +10,7 @@ use super::record::{
     launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Waiting,
     CRASH_LOOP,
 };
+use super::termination::message;
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};
 use crate::durable::clock::Now;
 use crate::image::REGISTRY_UNAVAILABLE;
@@ -63,8 +64,8 @@ pub enum Happening {
         /// `imageID`
         image_id: String,
     },
-    /// A container's guest ended.
-    Ended(String, Exit),
+    /// A container's guest ended, with what it has said of that.
+    Ended(String, Exit, Vec<u8>),
     /// What a container wants done before its stop is being done.
     PreStopping(String),
     /// It was done, or could not be.
@@ -104,6 +105,8 @@ pub enum StartFailure {
     },
     /// It is not here and must not be pulled.
     NeverPull,
+    /// The pod's volumes cannot be made; they are tried again at this time.
+    Mount(Duration),
     /// Its environment cannot be made.
     Config(String),
     /// This node failed (a log that cannot be opened, a module that cannot be read).
@@ -124,19 +127,24 @@ impl StartFailure {
 
     fn bounded(self) -> StartFailure {
         match self {
-            StartFailure::InvalidImageName(text) => StartFailure::InvalidImageName(bounded(text)),
-            StartFailure::Pull { reason, text } => StartFailure::Pull { reason, text: bounded(text) },
+            StartFailure::InvalidImageName(text) => {
+                StartFailure::InvalidImageName(bounded(text, MAX_MESSAGE))
+            }
+            StartFailure::Pull { reason, text } => {
+                StartFailure::Pull { reason, text: bounded(text, MAX_MESSAGE) }
+            }
+            StartFailure::Mount(until) => StartFailure::Mount(until),
             StartFailure::NeverPull => StartFailure::NeverPull,
-            StartFailure::Config(text) => StartFailure::Config(bounded(text)),
-            StartFailure::Create(text) => StartFailure::Create(bounded(text)),
-            StartFailure::Run(text) => StartFailure::Run(bounded(text)),
+            StartFailure::Config(text) => StartFailure::Config(bounded(text, MAX_MESSAGE)),
+            StartFailure::Create(text) => StartFailure::Create(bounded(text, MAX_MESSAGE)),
+            StartFailure::Run(text) => StartFailure::Run(bounded(text, MAX_MESSAGE)),
         }
     }
 }
 
-/// Cuts a text that came from outside to [`MAX_MESSAGE`].
-fn bounded(mut text: String) -> String {
-    let end = (0..=MAX_MESSAGE.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+/// Cuts a text that came from outside.
+pub(super) fn bounded(mut text: String, limit: usize) -> String {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
     text
 }
@@ -153,6 +161,7 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
             Vec::new()
         }
         Happening::Launching { container, id, image_id } => {
+            record.unmounted = false;
             if let Some(container) = record.container_mut(&container) {
                 let at = Time::from(now.wall);
                 container.activity = Activity::Launching(Launch { id, image_id, at });
@@ -211,7 +220,7 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
             }
             Vec::new()
         }
-        Happening::Ended(name, exit) => ended(pod, record, &name, exit, now),
+        Happening::Ended(name, exit, left) => ended(pod, record, &name, (exit, &left), now),
         Happening::Settled => {
             record.settled = true;
             Vec::new()
@@ -260,6 +269,12 @@ fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, 
             container.waiting = Some(Waiting::new(reason, error.clone()));
             return vec![events::pull_failed(name, image, &error), events::failed(name, reason)];
         }
+        StartFailure::Mount(until) => {
+            // It waits as one that has not begun.
+            container.retry_at = Some(until);
+            record.unmounted = true;
+            return Vec::new();
+        }
         StartFailure::NeverPull => {
             container.retry_at = Some(now.mono.saturating_add(RETRY));
             let told = told(container, "ErrImageNeverPull", &events::never_pull_message(image));
@@ -300,12 +315,19 @@ fn told(container: &mut ContainerRecord, reason: &str, message: &str) -> Option<
     news.then_some(())
 }
 
-fn ended(pod: &Pod, record: &mut PodRecord, name: &str, exit: Exit, now: Now) -> Vec<EventText> {
+fn ended(
+    pod: &Pod,
+    record: &mut PodRecord,
+    name: &str,
+    (exit, left): (Exit, &[u8]),
+    now: Now,
+) -> Vec<EventText> {
     let Some((spec, init)) = spec_of(pod, name) else { return Vec::new() };
     let stopping = record.stop.is_some() || record.removed;
     let Some(container) = record.container_mut(name) else { return Vec::new() };
     let Activity::Running(running) = std::mem::take(&mut container.activity) else { return Vec::new() };
-    let terminated = terminated(&running, exit, now);
+    let mut terminated = terminated(&running, exit, now);
+    terminated.message = message(pod, left, terminated.message);
     let log = Some(container.restart_count);
     let events = finish(pod, spec, init, container, Ended { terminated, log }, now);
     if stopping {
@@ -322,10 +344,10 @@ fn terminated(running: &Running, exit: Exit, now: Now) -> ContainerStateTerminat
         Exit::Code(0) => (0, "Completed".to_owned(), String::new()),
         // More than 31 bits do not fit the API's field; what is left over of an exit code is not 0 anyway.
         Exit::Code(code) => (i32::try_from(code).unwrap_or(i32::MAX), error(), String::new()),
-        Exit::Trap(text) => (TRAPPED, error(), bounded(text)),
+        Exit::Trap(text) => (TRAPPED, error(), bounded(text, MAX_MESSAGE)),
         Exit::OutOfMemory => (KILLED, "OOMKilled".to_owned(), String::new()),
         Exit::Killed => (running.kill.unwrap_or(KILLED), error(), String::new()),
-        Exit::Panic(text) => (TRAPPED, error(), bounded(text)),
+        Exit::Panic(text) => (TRAPPED, error(), bounded(text, MAX_MESSAGE)),
     };
     ContainerStateTerminated {
         exit_code,

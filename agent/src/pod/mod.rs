@@ -3,9 +3,10 @@
 //! * [`admission`] says whether a pod may run here; `affinity`, [`resources`] and `unsupported` are its parts.
 //! * [`record`] keeps what happened to a pod, [`happening`] puts it there, [`lifecycle`] says what to do next,
 //!   with the waits of [`backoff`] and the restart rules of [`policy`].
-//! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`]),
+//! * [`environment`] gives a container its variables and arguments ([`expansion`], [`services`], [`downward`], [`env_file`]),
 //!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
+//! * [`payload`] makes the files of volumes out of objects, [`hosts`] and [`termination`] speak of a container's own root.
 //! * [`hooks`] reads what a container wants done before it is stopped.
 //! * [`resize`] says that a pod cannot be resized in place.
 //! * [`checkpoint`] is a pod as it is written down, for a life of the agent that has nobody to ask.
@@ -20,15 +21,18 @@ pub mod checkpoint;
 pub mod conditions;
 pub mod destinations;
 pub mod downward;
+pub mod env_file;
 pub mod environment;
 pub mod events;
 pub mod expansion;
 pub mod happening;
 pub mod hooks;
+pub mod hosts;
 pub mod lifecycle;
 pub mod logs;
 pub mod node;
 pub mod patch;
+pub mod payload;
 pub mod phase;
 pub mod policy;
 pub mod ports;
@@ -38,6 +42,7 @@ pub mod resources;
 pub mod services;
 pub mod status;
 pub mod storage;
+pub mod termination;
 mod unsupported;
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ pub struct PodRecord {
     /// It asks for other resources than it was admitted with.
     #[serde(skip)]
     pub resize_refused: bool,
+    /// Its volumes could not be made so far.
+    #[serde(skip)]
+    pub unmounted: bool,
     /// Its object is gone from the API server.
     #[serde(skip)]
     pub removed: bool,
@@ -248,6 +251,7 @@ impl PodRecord {
             stop: None,
             failure: None,
             resize_refused: false,
+            unmounted: false,
             removed: false,
             settled: over,
             deleted: false,

@@ -136,7 +136,7 @@ impl Story {
     }
 
     pub fn end(&mut self, name: &str, exit: Exit) {
-        self.happens(Happening::Ended(name.to_owned(), exit));
+        self.happens(Happening::Ended(name.to_owned(), exit, Vec::new()));
     }
 
     pub fn kill(&mut self, name: &str, code: i32) {

@@ -9,7 +9,7 @@ use super::record::{unknown_end, Activity, Admission, ContainerRecord, Ended, Po
 use super::resources::qos_class;
 use crate::api::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIp, Pod, PodIp, PodStatus,
+    ContainerStatus, HostIp, Pod, PodIp, PodStatus, VolumeMountStatus,
 };
 use crate::durable::clock::Now;
 
@@ -83,7 +83,7 @@ fn admitted(pod: &Pod, record: &PodRecord, node: &NodeFacts, now: Now) -> PodSta
         status.reason = failure.reason().to_owned();
         status.message = failure.message().to_owned();
     }
-    let prepared = !ended && !over(pod, record);
+    let prepared = !ended && !over(pod, record) && !record.unmounted;
     status.conditions = conditions(pod, &status, &record.reported, prepared, now);
     if record.resize_refused && !is_final(&status.phase) {
         status.conditions.push(resize_infeasible(pod, &record.reported, now));
@@ -139,7 +139,25 @@ fn container_status(
         last_state: last.map_or_else(ContainerState::default, |end| terminated(end.terminated.clone())),
         allocated_resources: if has_run { spec.resources.requests.clone() } else { Default::default() },
         resources: (has_run && spec.resources != Default::default()).then(|| spec.resources.clone()),
+        volume_mounts: if has_run { volume_mounts(spec) } else { Vec::new() },
     }
+}
+
+/// `volumeMounts`: what is mounted read-only is so all the way down, as no guest has mounts of its own.
+fn volume_mounts(spec: &Container) -> Vec<VolumeMountStatus> {
+    let mounts = spec.volume_mounts.iter();
+    mounts
+        .map(|mount| VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: mount.read_only,
+            recursive_read_only: mount.read_only.then(|| {
+                let asked = mount.recursive_read_only.as_deref();
+                if matches!(asked, Some("Enabled" | "IfPossible")) { "Enabled" } else { "Disabled" }
+                    .to_owned()
+            }),
+        })
+        .collect()
 }
 
 /// `state` and the run of `lastState`.

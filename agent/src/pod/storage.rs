@@ -4,7 +4,7 @@
 //! A kubelet looks now and then, and evicts who has taken too much. Here nobody gets there: what would pass a limit
 //! is refused, with ENOSPC, and then the pod is evicted in the same words.
 
-use super::resources::{most_at_once, storage_limit};
+use super::resources::{memory_limit, most_at_once, storage_limit};
 use crate::api::{Pod, Quantity, VolumeSource};
 
 /// What holds for each container that names no limit, and for the files of all.
@@ -14,6 +14,8 @@ pub struct Defaults {
     pub bytes: u64,
     /// `--container-max-files`
     pub files: u64,
+    /// `--default-memory`, in bytes: what of a pod's memory is not limited otherwise.
+    pub memory: u64,
 }
 
 /// What a pod may take.
@@ -32,8 +34,14 @@ pub struct Storage {
 pub struct EmptyDir {
     /// Its name.
     pub name: String,
-    /// `sizeLimit`, in bytes.
+    /// Bytes that it may take: `sizeLimit`, and in memory no more than its pod may have of that.
     pub limit: Option<u64>,
+    /// Who would pass that is evicted: it is `sizeLimit`.
+    pub evicts: bool,
+    /// Its medium is memory.
+    pub in_memory: bool,
+    /// Files that it may have.
+    pub files: u64,
 }
 
 /// What a guest of the pod wanted to pass.
@@ -47,22 +55,23 @@ pub enum Exceeded {
     Files,
 }
 
-/// What the pod may take; none: it has no volume that takes anything.
+/// What the pod may take.
 #[must_use]
-pub fn storage(pod: &Pod, defaults: Defaults) -> Option<Storage> {
-    let empty_dirs: Vec<EmptyDir> = pod.spec.volumes.iter().filter_map(empty_dir).collect();
-    if empty_dirs.is_empty() {
-        return None;
-    }
+pub fn storage(pod: &Pod, defaults: Defaults) -> Storage {
     let files = most_at_once(pod, |_| defaults.files);
-    Some(Storage { bytes: total(pod, defaults), files, empty_dirs })
-}
-
-fn empty_dir(volume: &crate::api::Volume) -> Option<EmptyDir> {
-    let VolumeSource::EmptyDir(source) = &volume.source else { return None };
-    let limit = source.size_limit.as_ref().and_then(Quantity::value);
-    let limit = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
-    Some(EmptyDir { name: volume.name.clone(), limit })
+    let memory = most_at_once(pod, |container| memory_limit(pod, container).unwrap_or(defaults.memory));
+    let empty_dir = |volume: &crate::api::Volume| {
+        let VolumeSource::EmptyDir(source) = &volume.source else { return None };
+        let limit = source.size_limit.as_ref().and_then(Quantity::value);
+        let limit = limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+        let in_memory = source.medium == "Memory";
+        let own = limit;
+        let limit = if in_memory { Some(limit.unwrap_or(u64::MAX).min(memory)) } else { limit };
+        let evicts = own.is_some() && own == limit;
+        Some(EmptyDir { name: volume.name.clone(), limit, evicts, in_memory, files })
+    };
+    let empty_dirs = pod.spec.volumes.iter().filter_map(empty_dir).collect();
+    Storage { bytes: total(pod, defaults), files, empty_dirs }
 }
 
 fn total(pod: &Pod, defaults: Defaults) -> u64 {
@@ -109,7 +118,7 @@ mod tests {
     use super::super::samples::pod as pod_of;
     use super::*;
 
-    const DEFAULTS: Defaults = Defaults { bytes: 64 << 20, files: 4096 };
+    const DEFAULTS: Defaults = Defaults { bytes: 64 << 20, files: 4096, memory: 128 << 20 };
 
     fn pod(containers: serde_json::Value) -> Pod {
         pod_of(&json!({
@@ -118,6 +127,7 @@ mod tests {
             "volumes": [
                 {"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}},
                 {"name": "scratch", "emptyDir": {}},
+                {"name": "fast", "emptyDir": {"medium": "Memory"}},
                 {"name": "settings", "configMap": {"name": "c"}},
             ],
         }))
@@ -129,19 +139,23 @@ mod tests {
             {"name": "a", "image": "i", "resources": {"limits": {"ephemeral-storage": "100Mi"}}},
             {"name": "b", "image": "i"},
         ]));
+        let empty_dir = |name: &str, limit, in_memory| EmptyDir {
+            name: name.to_owned(),
+            limit,
+            evicts: name == "cache",
+            in_memory,
+            files: 8192,
+        };
         let empty_dirs = vec![
-            EmptyDir { name: "cache".into(), limit: Some(1 << 20) },
-            EmptyDir { name: "scratch".into(), limit: None },
+            empty_dir("cache", Some(1 << 20), false),
+            empty_dir("scratch", None, false),
+            empty_dir("fast", Some(256 << 20), true),
         ];
         let expected = Storage { bytes: 164 << 20, files: 8192, empty_dirs };
-        assert_eq!(storage(&both, DEFAULTS), Some(expected));
+        assert_eq!(storage(&both, DEFAULTS), expected);
         let less = pod(json!([{"name": "a", "image": "i"}]));
-        assert_eq!(
-            storage(&less, DEFAULTS).map(|storage| storage.bytes),
-            Some(80 << 20),
-            "the init container's"
-        );
-        assert_eq!(storage(&Pod::default(), DEFAULTS), None);
+        assert_eq!(storage(&less, DEFAULTS).bytes, 80 << 20, "the init container's");
+        assert_eq!(storage(&Pod::default(), DEFAULTS).empty_dirs, []);
     }
 
     #[test]

@@ -14,14 +14,13 @@ use crate::api::{Container, Pod, Volume, VolumeSource};
 const TOKEN_VOLUME: &str = "kube-api-access-";
 
 /// Settings of a security context that say what a process may do on its host. A guest is no process.
-const MEANINGLESS: [&str; 12] = [
+const MEANINGLESS: [&str; 11] = [
     "allowPrivilegeEscalation",
     "appArmorProfile",
     "capabilities",
     "fsGroup",
     "privileged",
     "procMount",
-    "readOnlyRootFilesystem",
     "runAsGroup",
     "runAsUser",
     "seLinuxOptions",
@@ -29,24 +28,43 @@ const MEANINGLESS: [&str; 12] = [
     "supplementalGroups",
 ];
 
-/// How far a volume can be laid out. The one place that says which kinds can.
-pub fn volume_support(volume: &Volume) -> VolumeSupport {
-    match &volume.source {
-        VolumeSource::Projected(_) if volume.name.starts_with(TOKEN_VOLUME) => VolumeSupport::NotMounted,
-        VolumeSource::EmptyDir(source) if source.medium.is_empty() => VolumeSupport::Mounted,
-        _ => VolumeSupport::Refused,
-    }
+/// The volume of the token that the API server gives every pod.
+#[must_use]
+pub fn is_default_token(volume: &Volume) -> bool {
+    volume.name.starts_with(TOKEN_VOLUME) && matches!(volume.source, VolumeSource::Projected(_))
 }
 
-/// See [`volume_support`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VolumeSupport {
-    /// It can.
-    Mounted,
-    /// Its containers run without it, and an event says so: nobody asked for it.
-    NotMounted,
-    /// A pod that mounts it cannot run here.
-    Refused,
+/// May the container's guest not write to its own root?
+#[must_use]
+pub fn has_read_only_root(container: &Container) -> bool {
+    let context = container.security_context.as_ref();
+    context.and_then(|context| context.get("readOnlyRootFilesystem")).and_then(Value::as_bool) == Some(true)
+}
+
+/// What is wrong with a volume, where this node cannot give it. The one place that says which it can.
+fn volume_refusal(volume: &Volume) -> Option<String> {
+    match &volume.source {
+        VolumeSource::EmptyDir(source) if source.medium.is_empty() || source.medium == "Memory" => None,
+        VolumeSource::EmptyDir(source) => Some(format!("an emptyDir of medium {}", source.medium)),
+        VolumeSource::Projected(projected) => projected.sources.iter().find_map(|source| {
+            if source.cluster_trust_bundle.is_some() {
+                Some("a projection of a clusterTrustBundle".to_owned())
+            } else if source.pod_certificate.is_some() {
+                Some("a projection of a podCertificate".to_owned())
+            } else {
+                None
+            }
+        }),
+        VolumeSource::ConfigMap(_)
+        | VolumeSource::Secret(_)
+        | VolumeSource::DownwardApi(_)
+        | VolumeSource::HostPath(_) => None,
+        VolumeSource::Image(_) => Some("an image volume".to_owned()),
+        VolumeSource::Other(kind) => {
+            let kind = if kind.is_empty() { "no known" } else { kind };
+            Some(format!("a volume of {kind} kind"))
+        }
+    }
 }
 
 /// The first thing that this node cannot give the pod, if the pod would mean something else without it.
@@ -120,28 +138,14 @@ fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
             "Pod requires node features that are not available: RestartAllContainersOnContainerExits";
         return Some(Rejection::new("PodFeatureUnsupported", message.to_owned()));
     }
-    if container.env.iter().any(|env| env.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some()))
-    {
-        return unsupported("EnvFilesNotSupported", "a variable from a file (fileKeyRef)");
-    }
     container.volume_mounts.iter().find_map(|mount| {
         let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
-        let kind = match volume.map(|volume| (volume_support(volume), &volume.source)) {
-            Some((VolumeSupport::NotMounted, _)) => return None,
-            Some((VolumeSupport::Mounted, _))
-                if mount.sub_path.is_empty() && mount.sub_path_expr.is_empty() =>
-            {
-                return None;
-            }
-            Some((VolumeSupport::Mounted, source)) => format!("{} by a subPath", source.kind()),
-            Some((_, VolumeSource::EmptyDir(source))) => format!("emptyDir of medium {}", source.medium),
-            Some((_, source)) => source.kind().to_owned(),
-            None => "unknown".to_owned(),
+        let what = match volume {
+            Some(volume) => volume_refusal(volume)?,
+            None => "a volume that the pod does not have".to_owned(),
         };
-        let message = format!(
-            "container \"{name}\" mounts volume \"{}\" of kind {kind}, which this node cannot give yet",
-            mount.name
-        );
+        let message =
+            format!("container \"{name}\" mounts \"{}\", {what}, which this node cannot give", mount.name);
         Some(Rejection::new("VolumeNotSupported", message))
     })
 }
@@ -149,18 +153,6 @@ fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
 /// What the pod asks for and will not get, without being the worse for it.
 pub fn notes(pod: &Pod) -> Vec<EventText> {
     let mut notes = Vec::new();
-    let mounted = |volume: &&Volume| {
-        let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        volume_support(volume) == VolumeSupport::NotMounted
-            && containers.flat_map(|c| &c.volume_mounts).any(|mount| mount.name == volume.name)
-    };
-    if let Some(volume) = pod.spec.volumes.iter().find(mounted) {
-        let message = format!(
-            "Volume \"{}\" (the service account's token) is not mounted: this node cannot mount tokens yet",
-            volume.name
-        );
-        notes.push(of_pod(EventKind::Normal, "VolumeNotMounted", message));
-    }
     let ignored = ignored_settings(pod);
     if !ignored.is_empty() {
         let message = format!(

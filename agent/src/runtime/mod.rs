@@ -10,6 +10,7 @@
 //! [`pages`] gives back what holds only zeros, and of a guest that sleeps what its module can write again ([`initial`]).
 
 mod allowance;
+pub mod beneath;
 pub mod destinations;
 mod engine;
 mod guest;
@@ -24,11 +25,15 @@ mod slices;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod walk;
 mod wasi;
 
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,9 +46,10 @@ use self::limits::{Ledger, Limiter};
 use self::quota::Account;
 use self::slices::{Compute, Pace};
 use self::turns::Turn;
-use self::wasi::descriptors::{flags, Descriptors};
+use self::wasi::descriptors::{flags, Descriptors, Object};
 use self::wasi::files::File;
-use self::wasi::folder::Folder;
+use self::wasi::folder::{Folder, Unlaid};
+use self::wasi::mounted::Mounted;
 use self::wasi::sockets::Socket;
 use self::wasi::Host;
 
@@ -186,12 +192,12 @@ pub enum StartError {
         limit: usize,
     },
     /// A folder that cannot be opened.
-    #[error("the folder {} cannot be opened for the guest's {guest}: {error}", host.display())]
+    #[error("the folder {place:?} cannot be opened for the guest's {guest}: {error}")]
     Preopen {
         /// Path in the guest.
         guest: String,
         /// Path on the host.
-        host: PathBuf,
+        place: Place,
         /// What the file system says.
         error: String,
     },
@@ -225,11 +231,48 @@ pub trait Output: Send + Sync {
 pub struct Preopen {
     /// Absolute path inside the guest.
     pub guest: String,
-    /// Folder on the host.
-    pub host: PathBuf,
+    /// Where it is.
+    pub place: Place,
     /// Writes answer EROFS.
     pub read_only: bool,
     /// What counts its files; none: a guest may fill the disk with them.
+    pub account: Option<Arc<Account>>,
+}
+
+/// Where a folder of a guest's is.
+#[derive(Clone)]
+pub enum Place {
+    /// A folder of the host by its path.
+    Folder(PathBuf),
+    /// A folder that is open.
+    Open(Arc<OwnedFd>),
+    /// It is made when the guest looks into it for the first time: most never look. May be asked more than once.
+    Later(Arc<dyn Fn() -> Laying + Send + Sync>),
+}
+
+/// A folder that is being made, and what counts its files.
+pub type Laying = Pin<Box<dyn Future<Output = io::Result<(OwnedFd, Option<Arc<Account>>)>> + Send>>;
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Folder(path) => path.fmt(f),
+            Place::Open(fd) => fd.fmt(f),
+            Place::Later(_) => f.write_str("later"),
+        }
+    }
+}
+
+/// A file of the host that a guest sees under a path of its own, whatever else is there.
+#[derive(Clone, Debug)]
+pub struct FileMount {
+    /// Absolute path inside the guest.
+    pub guest: String,
+    /// A handle (`O_PATH`) of the file.
+    pub handle: Arc<OwnedFd>,
+    /// Writes answer EROFS.
+    pub read_only: bool,
+    /// What counts what is written to it.
     pub account: Option<Arc<Account>>,
 }
 
@@ -256,7 +299,9 @@ pub struct GuestSpec {
     /// Environment, in order.
     pub env: Vec<(String, String)>,
     /// Folders, in the order of their descriptors.
-    pub preopens: Vec<Preopen>,
+    pub preopens: Arc<[Preopen]>,
+    /// Files in them.
+    pub files: Arc<[FileMount]>,
     /// Ports, in the order of their descriptors.
     pub listeners: Vec<Listener>,
     /// Where it may connect to; nothing: it cannot connect at all.
@@ -399,13 +444,23 @@ fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors,
         }
         Ok(())
     };
-    let folders = |descriptors: &mut Descriptors| {
+    let mut mounted = Mounted::under(&spec.preopens, &spec.files);
+    let mut folders = |descriptors: &mut Descriptors| {
         for (volume, preopen) in spec.preopens.iter().enumerate() {
-            let Preopen { guest, host, .. } = preopen;
+            let Preopen { guest, place, .. } = preopen;
             let failed =
-                |error: String| StartError::Preopen { guest: guest.clone(), host: host.clone(), error };
-            let folder = Folder::preopen(preopen, volume).map_err(|error| failed(error.to_string()))?;
-            descriptors.preopen(folder).map_err(|_| failed(FULL.to_owned()))?;
+                |error: String| StartError::Preopen { guest: guest.clone(), place: place.clone(), error };
+            let files = mounted.remove(&volume);
+            let object = match place {
+                Place::Later(_) => {
+                    Object::Later(Arc::new(Unlaid { preopen: preopen.clone(), volume, files }))
+                }
+                _ => {
+                    let folder = Folder::preopen(preopen, volume, files);
+                    Object::Folder(Arc::new(folder.map_err(|error| failed(error.to_string()))?))
+                }
+            };
+            descriptors.preopen(object).map_err(|_| failed(FULL.to_owned()))?;
         }
         Ok(())
     };

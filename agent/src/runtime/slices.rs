@@ -218,6 +218,7 @@ impl Running {
                     then
                 }
                 Some(Wait::Blocking(work)) => crate::control::blocking(work).await,
+                Some(Wait::Work(work)) => work.await,
                 Some(Wait::Until { deadline, waited, then }) => {
                     let forgotten = self.fall_asleep(deadline);
                     until(deadline, waited).await;
@@ -258,6 +259,7 @@ impl Running {
                 self.store.data_mut().pending = Some(wait);
                 Ok(None)
             }
+            Err(Stop::Lay(_)) => Ok(Some(Errno::Badf)),
         }
     }
 

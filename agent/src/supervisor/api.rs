@@ -1,8 +1,13 @@
 //! What the supervisor needs of an API server. `cluster/` has one; [`super::local`] does without.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
+use event_listener::Event;
 use serde_json::Value;
 
 use crate::api::{ConfigMap, ObjectReference, Pod, PodStatus, Secret, Service};
@@ -45,6 +50,73 @@ impl ApiFailure {
     }
 }
 
+/// A kind of object that volumes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKind {
+    /// `v1 ConfigMap`
+    ConfigMap,
+    /// `v1 Secret`
+    Secret,
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Of which kind.
+    pub kind: ObjectKind,
+    /// In which namespace.
+    pub namespace: String,
+    /// metadata.name
+    pub name: String,
+}
+
+/// Keeps an object followed.
+pub type Followed = Arc<dyn Any + Send + Sync>;
+
+/// Which token is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenAsked {
+    /// Whom it is for; empty: the API server itself.
+    pub audience: String,
+    /// How long it is to hold, in seconds.
+    pub seconds: Option<i64>,
+}
+
+/// A token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The token itself.
+    pub text: String,
+    /// How long it holds.
+    pub life: Duration,
+}
+
+/// Told that something changed; kept until somebody looks.
+#[derive(Debug, Default)]
+pub struct Signal {
+    given: AtomicBool,
+    event: Event,
+}
+
+impl Signal {
+    /// Tells.
+    pub fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.event.notify(usize::MAX);
+    }
+
+    /// Waits until somebody told.
+    pub async fn wait(&self) {
+        loop {
+            let event = self.event.listen();
+            if self.given.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            event.await;
+        }
+    }
+}
+
 /// An API server, or something that stands in for it.
 pub trait Api: Send + Sync {
     /// Patches `pods/status` with a strategic merge patch that has the UID as precondition.
@@ -71,6 +143,20 @@ pub trait Api: Send + Sync {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<ConfigMap, ApiFailure>>;
+
+    /// A token of a service account of the pod's namespace, bound to the pod (`TokenRequest`).
+    fn token<'a>(&'a self, pod: &'a Pod, asked: &'a TokenAsked) -> BoxFuture<'a, Result<Token, ApiFailure>> {
+        let _ = (pod, asked);
+        let text = "there is no cluster to ask for a token".to_owned();
+        Box::pin(async { Err(ApiFailure::NotFound(text)) })
+    }
+
+    /// Follows an object as long as what comes back is kept: `changed` is told when there is another version of it,
+    /// when it comes and when it goes. Of those who follow the same one, all are told by one watch.
+    fn follow(&self, object: &ObjectName, changed: &Arc<Signal>) -> Option<Followed> {
+        let _ = (object, changed);
+        None
+    }
 
     /// The services that containers of this namespace are told of: `default/kubernetes`, and with `links`
     /// (`enableServiceLinks`) all of the namespace. None where nobody keeps them.

@@ -15,13 +15,13 @@ use crate::pod::node::NodeFacts;
 
 impl Entry {
     /// The pod as it is to be written down; none: it need not be.
-    pub(super) fn checkpoint(&self, now: Now) -> Option<(String, Checkpoint)> {
+    pub(super) fn checkpoint(&self, now: Now, secrets: bool) -> Option<(String, Checkpoint)> {
         let state = self.state();
         if state.record.removed || !state.record.is_worth_keeping() {
             return None;
         }
         let uid = state.pod.metadata.uid.clone();
-        match checkpoint(&state.pod, &state.record, &state.kept, now) {
+        match checkpoint(&state.pod, &state.record, &state.kept, now, secrets) {
             Ok(checkpoint) => Some((uid, checkpoint)),
             Err(error) => {
                 log::error!("pod {}: it cannot be written down: {error}", pod_label(&state.pod));
@@ -41,7 +41,9 @@ impl Shared {
             return Ok(());
         }
         let mut written = entry.written.lock_arc().await;
-        let Some((uid, checkpoint)) = entry.checkpoint(self.clock.now()) else { return Ok(()) };
+        let Some((uid, checkpoint)) = entry.checkpoint(self.clock.now(), self.secrets_at_rest) else {
+            return Ok(());
+        };
         if *written == Some(checkpoint.fingerprint) {
             return Ok(());
         }

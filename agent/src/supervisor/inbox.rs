@@ -30,6 +30,8 @@ pub enum Message {
         container: String,
         /// How.
         exit: Exit,
+        /// What it has said of that.
+        left: Vec<u8>,
     },
     /// What a container wanted done before its stop was done, or could not be.
     PreStopped {

@@ -23,8 +23,10 @@ mod inbox;
 pub mod local;
 mod ports;
 mod reporter;
+mod root;
 mod start;
 mod tend;
+mod volumes;
 mod workshop;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +40,7 @@ use futures_lite::future::or;
 use self::by_container::ByContainer;
 use self::checkpoints::Last;
 use self::inbox::{Inbox, Message};
-pub use api::{Api, ApiFailure, BoxFuture};
+pub use api::{Api, ApiFailure, BoxFuture, Followed, ObjectKind, ObjectName, Signal, Token, TokenAsked};
 pub use clock::{Clock, SystemClock};
 pub use deaths::Deaths;
 pub use ports::Ports;
@@ -61,8 +63,8 @@ use crate::pod::node::NodeFacts;
 use crate::pod::record::{Admission, PodRecord};
 use crate::pod::resize::keep_allocated;
 use crate::pod::status::is_final;
-use crate::pod::storage::{storage, Defaults};
-use crate::pod::{is_static, waits_for_grace, CONFIG_SOURCE, MIRROR};
+use crate::pod::storage::Defaults;
+use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
 use crate::runtime::Usage;
 use crate::volume::PodVolumes;
 
@@ -116,6 +118,8 @@ pub struct Setup {
     pub storage: Defaults,
     /// Where pods are written down, for the agent's next life.
     pub checkpoints: Checkpoints,
+    /// What they are given of secrets is written down as well.
+    pub secrets_at_rest: bool,
     /// Who speaks of pods.
     pub awaited: Awaited,
 }
@@ -159,6 +163,7 @@ pub(crate) struct Shared {
     deaths: Arc<Deaths>,
     storage: Defaults,
     checkpoints: Checkpoints,
+    secrets_at_rest: bool,
     /// Pods cannot be written down, and somebody was told.
     unwritten: AtomicBool,
     given_sources: Last<Sources>,
@@ -182,8 +187,12 @@ pub(crate) struct Entry {
     state: Mutex<PodState>,
     inbox: Inbox,
     task: Mutex<Option<Task<()>>>,
-    /// Laid out at the first start of a container.
-    volumes: OnceCell<PodVolumes>,
+    /// Made before the first container starts.
+    volumes: OnceCell<Arc<PodVolumes>>,
+    /// Held while they are made; the wait after they could not be.
+    mounting: async_lock::Mutex<volumes::Pause>,
+    /// Those that are made of objects, if there are such.
+    objects: Mutex<Option<Arc<volumes::Objects>>>,
     /// Set when the pod is over, or forgotten.
     over: OnceCell<()>,
     /// The fingerprint of what was written down last; held while it is being written.
@@ -231,9 +240,9 @@ impl Shared {
     }
 
     /// Removes what a pod that is over has on the disk beside its logs.
-    async fn remove_volumes(&self, pod: &Pod) {
-        if storage(pod, self.storage).is_none() && !waits_for_grace(pod) {
-            return;
+    async fn remove_volumes(&self, entry: &Entry, pod: &Pod) {
+        if let Some(objects) = lock(&entry.objects).take() {
+            objects.end();
         }
         if let Err(error) = self.workshop.remove_volumes(pod.metadata.uid.clone()).await {
             log::warn!("pod {}: its volumes stay until the agent starts again: {error}", pod_label(pod));
@@ -257,7 +266,18 @@ impl Supervisor {
     /// Starts with no pods.
     #[must_use]
     pub fn new(setup: Setup) -> Supervisor {
-        let Setup { api, workshop, clock, node, keyring, deaths, storage, checkpoints, awaited } = setup;
+        let Setup {
+            api,
+            workshop,
+            clock,
+            node,
+            keyring,
+            deaths,
+            storage,
+            checkpoints,
+            secrets_at_rest,
+            awaited,
+        } = setup;
         let node = Mutex::new(Arc::new(node));
         Supervisor {
             shared: Arc::new(Shared {
@@ -268,6 +288,7 @@ impl Supervisor {
                 deaths,
                 storage,
                 checkpoints,
+                secrets_at_rest,
                 unwritten: AtomicBool::new(false),
                 given_sources: Last::default(),
                 given_secrets: Last::default(),
@@ -420,6 +441,9 @@ impl Supervisor {
         if let Some(event) = told {
             self.shared.tell(&pod, event);
         }
+        if let Some(objects) = &*lock(&entry.objects) {
+            objects.look();
+        }
         entry.nudge();
     }
 
@@ -475,6 +499,8 @@ impl Supervisor {
             inbox: Inbox::default(),
             task: Mutex::new(None),
             volumes: OnceCell::new(),
+            mounting: async_lock::Mutex::default(),
+            objects: Mutex::default(),
             over: OnceCell::new(),
             written: Arc::default(),
         });

@@ -208,7 +208,7 @@ impl Reporter {
         let (shared, pod, entry) = (shared.clone(), pod.clone(), entry.clone());
         self.deleting = Some(control::spawn(async move {
             // Nothing of it is left here when it is gone there.
-            shared.remove_volumes(&pod).await;
+            shared.remove_volumes(&entry, &pod).await;
             let answer = shared.api.delete(&pod).await;
             entry.inbox.put(Message::Deleted(answer));
         }));

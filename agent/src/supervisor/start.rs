@@ -4,23 +4,30 @@ use std::sync::Arc;
 
 use super::api::ApiFailure;
 use super::deaths::Mark;
-use super::inbox::Message;
+use super::root::ContainerRoot;
+use super::volumes;
 use super::workshop::{RunSpec, Running};
 use super::{Entry, Shared};
-use crate::api::{Container, Pod, Secret};
+use crate::api::{Container, Pod, Secret, VolumeMount};
+use crate::control;
 use crate::image::{Found, Image, Keyring, Reference, REGISTRY_UNAVAILABLE};
 use crate::log::PodKey;
+use crate::pod::admission::has_read_only_root;
 use crate::pod::destinations::destinations;
-use crate::pod::environment::{arguments, program_name, references, variables, ImageConfig, Sources};
+use crate::pod::env_file::{self, EnvFiles};
+use crate::pod::environment::{
+    arguments, program_name, references, sub_path, variables, Environment, EnvironmentError, ImageConfig,
+    Sources,
+};
 use crate::pod::events::{self, of_pod, EventKind};
 use crate::pod::lifecycle::{apply, Happening, StartFailure};
 use crate::pod::policy::{pull_policy, PullPolicy};
 use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
-use crate::pod::storage::storage;
+use crate::pod::termination::message_path;
 use crate::pod::{waits_for_grace, STOP_FILE};
-use crate::runtime::Preopen;
-use crate::volume::NOTICE_PATH;
+use crate::runtime::{FileMount, Preopen};
+use crate::volume::{self, Mount, Mounts, PodVolumes, NOTICE_PATH};
 
 /// Scheme of `containerID`.
 const ID_SCHEME: &str = "copepod://";
@@ -35,6 +42,8 @@ pub struct Started {
     pub image_id: String,
     /// Says that it runs.
     pub mark: Option<Mark>,
+    /// Its own root.
+    pub root: Arc<ContainerRoot>,
 }
 
 /// A run that is ended when nobody takes it over.
@@ -57,29 +66,42 @@ impl Drop for RunGuard {
 
 /// Does all that it takes to start the run number `run` of a container.
 pub async fn start(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     entry: &Arc<Entry>,
     pod: &Pod,
     container: &Container,
     run: u32,
 ) -> Result<Started, StartFailure> {
-    let mut folders = folders(shared, entry, pod, container).await?;
+    let volumes = match container.volume_mounts.is_empty() && pod.spec.volumes.is_empty() {
+        true => None,
+        false => Some(volumes::mount(shared, entry, pod).await?),
+    };
     let image = ensure_image(shared, entry, pod, container).await?;
     let sources = sources(shared, entry, pod, container).await?;
     let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
-    let config_error =
-        |error: crate::pod::environment::EnvironmentError| StartFailure::Config(error.to_string());
-    let mut env = variables(pod, container, config, &shared.node(), &sources).map_err(config_error)?;
+    let config_error = |error: EnvironmentError| StartFailure::Config(error.to_string());
+    let files = env_files(container, volumes.as_ref()).await;
+    let mut env =
+        variables(pod, container, config, &shared.node(), &sources, &files).map_err(config_error)?;
+    let mut mounts = match volumes {
+        Some(volumes) => {
+            let wanted = mounts(container, &env).map_err(config_error)?;
+            let found = control::blocking(move || volumes.mounts(&wanted)).await;
+            found.map_err(StartFailure::Create)?
+        }
+        None => Mounts::default(),
+    };
     if waits_for_grace(pod) {
         let (uid, name) = (pod.metadata.uid.clone(), container.name.clone());
         let laid = shared.workshop.lay_notice(uid, name).await;
         let unlaid =
             |error| StartFailure::Create(format!("failed to set up the notice of its stop: {error}"));
-        folders.push(laid.map_err(unlaid)?);
+        mounts.folders.push(laid.map_err(unlaid)?);
         env.all.retain(|(name, _)| name != STOP_FILE);
         env.all.push((STOP_FILE.to_owned(), NOTICE_PATH.to_owned()));
     }
     let args = arguments(container, config, program_name(&container.image), &env).map_err(config_error)?;
+    let (root, preopen) = root(shared, entry, container, &mut mounts).await?;
     let spec = RunSpec {
         pod: key_of(pod),
         container: container.name.clone(),
@@ -89,7 +111,8 @@ pub async fn start(
         memory: memory_limit(pod, container),
         cpu_request: cpu_request(pod, container),
         cpu_limit: cpu_limit(pod, container),
-        folders,
+        mounts,
+        root: preopen,
         ports: listened(pod, container, &shared.node().ips)
             .map_err(|error| StartFailure::Create(format!("container \"{}\": {error}", container.name)))?,
         // What is wrong with them has refused the pod.
@@ -102,7 +125,7 @@ pub async fn start(
     let mark = shared.deaths.mark(&pod.metadata.uid, &container.name);
     let running = shared.workshop.run(image, spec).await?;
     shared.tell(pod, events::created(&container.name));
-    Ok(Started { run: RunGuard(Some(running)), id, image_id, mark })
+    Ok(Started { run: RunGuard(Some(running)), id, image_id, mark, root })
 }
 
 /// Writes down that the container runs, before it does: what must run once only does not run twice, whatever becomes
@@ -115,30 +138,77 @@ async fn launch(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container
     let _ = shared.write_down(entry).await;
 }
 
-/// What the container mounts, of the pod's volumes: they are laid out before the first container starts.
-async fn folders(
-    shared: &Shared,
-    entry: &Arc<Entry>,
-    pod: &Pod,
-    container: &Container,
-) -> Result<Vec<Preopen>, StartFailure> {
-    let Some(storage) = storage(pod, shared.storage) else { return Ok(Vec::new()) };
-    let told = {
-        let entry = Arc::downgrade(entry);
-        Arc::new(move |exceeded| {
-            if let Some(entry) = entry.upgrade() {
-                entry.inbox.put(Message::Exceeded(exceeded));
-            }
+/// The files that variables of the container come from.
+async fn env_files(container: &Container, volumes: Option<&Arc<PodVolumes>>) -> EnvFiles {
+    let froms = container.env.iter().filter_map(|env| env.value_from.as_ref()?.file_key_ref.as_ref());
+    let wanted: Vec<_> = froms.map(|from| (from.volume_name.clone(), from.path.clone())).collect();
+    let Some(volumes) = volumes.filter(|_| !wanted.is_empty()).cloned() else { return EnvFiles::new() };
+    let read = move || {
+        let read = |(volume, path): (String, String)| {
+            let text = volumes.read(&volume, &path, env_file::MAX_FILE);
+            let text = text.map_err(|error| log::warn!("variables from {path} of volume {volume}: {error}"));
+            ((volume, path), text.ok())
+        };
+        wanted.into_iter().map(read).collect()
+    };
+    control::blocking(read).await
+}
+
+/// What the container mounts, with the variables of its subPaths expanded.
+fn mounts(container: &Container, env: &Environment) -> Result<Vec<Mount>, EnvironmentError> {
+    let mount = |mount: &VolumeMount| {
+        let sub_path = if mount.sub_path_expr.is_empty() {
+            mount.sub_path.clone()
+        } else {
+            sub_path(&mount.sub_path_expr, env)?
+        };
+        Ok(Mount {
+            volume: mount.name.clone(),
+            guest: absolute(&mount.mount_path),
+            read_only: mount.read_only,
+            sub_path,
         })
     };
-    let uid = pod.metadata.uid.clone();
-    let laid = entry.volumes.get_or_try_init(|| shared.workshop.lay_volumes(uid, storage, told)).await;
-    let laid = laid.map_err(|error| StartFailure::Create(format!("failed to set up volumes: {error}")))?;
-    // What is not laid out, admission has let pass: nobody needs it.
-    let mounts = container.volume_mounts.iter();
-    Ok(mounts
-        .filter_map(|mount| laid.preopen(&mount.name, absolute(&mount.mount_path), mount.read_only))
-        .collect())
+    container.volume_mounts.iter().map(mount).collect()
+}
+
+/// The container's own root. It is made at once only if its termination message must be written elsewhere than there:
+/// in a volume that is mounted over its place, or where nothing else may be written.
+async fn root(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    container: &Container,
+    mounts: &mut Mounts,
+) -> Result<(Arc<ContainerRoot>, Option<Preopen>), StartFailure> {
+    let root = ContainerRoot::new(shared, entry, container, mounts);
+    let read_only = has_read_only_root(container);
+    let message = absolute(message_path(container));
+    let covers = |folder: &Preopen| is_within(&message, &folder.guest);
+    if read_only || mounts.folders.iter().any(covers) {
+        let made = async {
+            let (fd, account) = root.lay().await?;
+            let path = message.clone();
+            let handle = control::blocking(move || volume::handle(&fd, &path)).await?;
+            Ok((handle, account))
+        };
+        let made: std::io::Result<_> = made.await;
+        let (handle, account) = made.map_err(|error| {
+            StartFailure::Create(format!(
+                "failed to set up the root of container \"{}\": {error}",
+                container.name
+            ))
+        })?;
+        let account = Some(account);
+        mounts.files.push(FileMount { guest: message, handle, read_only: false, account });
+    }
+    let preopen = Preopen { guest: "/".to_owned(), place: root.place(), read_only, account: None };
+    Ok((root, Some(preopen)))
+}
+
+/// Does a path lie in a folder?
+fn is_within(path: &str, folder: &str) -> bool {
+    let rest = path.strip_prefix(folder.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A relative path of a container starts at its root.

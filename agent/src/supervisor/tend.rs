@@ -10,6 +10,7 @@ use super::deaths::{Mark, STEADY};
 use super::hooks;
 use super::inbox::Message;
 use super::reporter::{Answer, Reporter};
+use super::root::ContainerRoot;
 use super::start::{self, Started};
 use super::workshop::Running;
 use super::{Entry, Shared, Supervisor};
@@ -21,6 +22,8 @@ use crate::pod::is_static;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
 use crate::pod::storage::evicted;
+use crate::pod::termination::{falls_back_to_log, message_path};
+use crate::runtime::Exit;
 
 /// Rounds of doing and planning again at one look. Two are enough for every story; a plan that never came to
 /// rest would otherwise hold up the control thread.
@@ -146,8 +149,8 @@ impl Tender {
     /// Gives back the room that a pod takes which is over, as long as its object stays.
     fn clear(&mut self, pod: &Arc<Pod>) {
         if !std::mem::replace(&mut self.cleared, true) {
-            let (shared, pod) = (self.shared.clone(), pod.clone());
-            control::spawn(async move { shared.remove_volumes(&pod).await }).detach();
+            let (shared, entry, pod) = (self.shared.clone(), self.entry.clone(), pod.clone());
+            control::spawn(async move { shared.remove_volumes(&entry, &pod).await }).detach();
         }
     }
 
@@ -160,7 +163,9 @@ impl Tender {
             return false;
         }
         let now = self.shared.clock.now();
-        let Some((_, checkpoint)) = self.entry.checkpoint(now) else { return true };
+        let Some((_, checkpoint)) = self.entry.checkpoint(now, self.shared.secrets_at_rest) else {
+            return true;
+        };
         let known = self.entry.written.try_lock();
         if known.is_some_and(|written| *written == Some(checkpoint.fingerprint)) {
             return true;
@@ -274,12 +279,12 @@ impl Tender {
                 self.starts.remove(&container);
                 Some(self.started(container, outcome))
             }
-            Message::Ended { container, exit } => {
+            Message::Ended { container, exit, left } => {
                 self.watches.remove(&container);
                 self.hooks.remove(&container);
                 self.marks.remove(&container);
                 self.entry.state().runs.remove(&container);
-                Some(Happening::Ended(container, exit))
+                Some(Happening::Ended(container, exit, left))
             }
             Message::PreStopped { container, outcome } => {
                 self.hooks.remove(&container);
@@ -314,7 +319,7 @@ impl Tender {
     }
 
     fn started(&mut self, container: String, outcome: Result<Started, StartFailure>) -> Happening {
-        let Started { run, id, image_id, mark } = match outcome {
+        let Started { run, id, image_id, mark, root } = match outcome {
             Ok(started) => started,
             Err(failure) => return Happening::Failed(container, failure),
         };
@@ -325,7 +330,7 @@ impl Tender {
         if let Some(mark) = mark {
             self.keep_mark(container.clone(), Arc::new(mark));
         }
-        self.watch(container.clone(), run);
+        self.watch(container.clone(), run, root);
         Happening::Started { container, id, image_id }
     }
 
@@ -342,18 +347,19 @@ impl Tender {
         self.marks.insert(container, (mark, trial));
     }
 
-    fn watch(&mut self, container: String, run: Arc<dyn Running>) {
-        let (entry, name) = (self.entry.clone(), container.clone());
+    fn watch(&mut self, container: String, run: Arc<dyn Running>, root: Arc<ContainerRoot>) {
+        let (shared, entry, name) = (self.shared.clone(), self.entry.clone(), container.clone());
         let task = control::spawn(async move {
             let exit = run.wait().await;
-            entry.inbox.put(Message::Ended { container: name, exit });
+            let left = Box::pin(last_words(&shared, &entry, &name, &exit, &root)).await;
+            entry.inbox.put(Message::Ended { container: name, exit, left });
         });
         self.watches.insert(container, task);
     }
 
     async fn forget(self) {
         let pod = self.entry.state().pod.clone();
-        self.shared.remove_volumes(&pod).await;
+        self.shared.remove_volumes(&self.entry, &pod).await;
         let key = start::key_of(&pod);
         if let Err(error) = self.shared.workshop.remove_logs(key.clone()).await {
             log::warn!("cannot remove the logs of pod {}/{} ({}): {error}", key.namespace, key.name, key.uid);
@@ -370,6 +376,27 @@ impl Tender {
             }
         }
     }
+}
+
+/// What a guest that ended has said of its end: its termination message, or the end of its log.
+async fn last_words(
+    shared: &Shared,
+    entry: &Entry,
+    container: &str,
+    exit: &Exit,
+    root: &ContainerRoot,
+) -> Vec<u8> {
+    let (pod, run) = {
+        let state = entry.state();
+        (state.pod.clone(), state.record.container(container).map_or(0, |known| known.restart_count))
+    };
+    let Some(spec) = container_of(&pod, container) else { return Vec::new() };
+    let left = root.message(message_path(spec)).await;
+    if left.is_empty() && falls_back_to_log(spec, i32::from(*exit != Exit::Code(0))) {
+        let key = start::key_of(&pod);
+        return shared.workshop.end_of_log(key, container.to_owned(), run).await;
+    }
+    left
 }
 
 fn container_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,16 @@ use super::api::BoxFuture;
 use super::ports::{self, Held, Ports, PATIENCE};
 use crate::durable::clock::Now;
 use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MAX_MODULE};
-use crate::log::{Logs, PodKey, Stream, Writer};
+use crate::log::{Logs, PodKey, ReadOptions, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
+use crate::pod::payload::Payload;
 use crate::pod::ports::Port;
 use crate::pod::storage::Storage;
+use crate::pod::termination::{LOG_BYTES, LOG_LINES};
 use crate::runtime::destinations::Destination;
+use crate::runtime::quota::Account;
 use crate::runtime::{Exit, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
-use crate::volume::{PodVolumes, Told, Volumes};
+use crate::volume::{HostPath, MountError, Mounts, ObjectVolume, PodVolumes, RootFiles, Told, Volumes};
 use crate::{control, error_chain};
 
 /// What one run of a container is made of.
@@ -44,8 +48,10 @@ pub struct RunSpec {
     pub cpu_request: u32,
     /// Thousandths of a processor that it may use.
     pub cpu_limit: Option<u32>,
-    /// Folders that it mounts, in order.
-    pub folders: Vec<Preopen>,
+    /// What it mounts, in order.
+    pub mounts: Mounts,
+    /// Its own root, if nothing is mounted there.
+    pub root: Option<Preopen>,
     /// What it listens on.
     pub ports: Vec<Port>,
     /// Where it may connect to.
@@ -79,15 +85,40 @@ pub trait Workshop: Send + Sync {
     ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>>;
     /// Starts a run.
     fn run(&self, image: Image, spec: RunSpec) -> BoxFuture<'_, Result<Box<dyn Running>, StartFailure>>;
-    /// Lays out the volumes of a pod, or takes up those that are there; `told` of what its guests are refused.
-    fn lay_volumes(&self, uid: String, storage: Storage, told: Told)
-        -> BoxFuture<'_, io::Result<PodVolumes>>;
+    /// Makes the volumes of a pod that need nobody else, or takes up those that are there; `told` of what its guests
+    /// are refused.
+    fn lay_volumes(
+        &self,
+        uid: String,
+        storage: Storage,
+        host_paths: Vec<HostPath>,
+        told: Told,
+    ) -> BoxFuture<'_, Result<PodVolumes, MountError>>;
+    /// Writes the files of a volume that is made of objects, and says where they are; `anew`: also for a later life.
+    fn write_volume(
+        &self,
+        volume: ObjectVolume,
+        payload: Payload,
+        anew: bool,
+    ) -> BoxFuture<'_, io::Result<PathBuf>>;
+    /// Takes up the files of such a volume as they were last; none: they are not there.
+    fn take_up(&self, volume: ObjectVolume) -> BoxFuture<'_, io::Result<Option<PathBuf>>>;
+    /// Makes the root of a container anew.
+    fn lay_root(
+        &self,
+        uid: String,
+        container: String,
+        content: RootFiles,
+        volumes: Arc<PodVolumes>,
+    ) -> BoxFuture<'_, io::Result<(OwnedFd, Arc<Account>)>>;
     /// Makes the folder in which a container is told that it is to stop.
     fn lay_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<Preopen>>;
     /// Tells a container that it is to stop, if it has such a folder.
     fn give_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the volumes of a pod whose containers have ended for good.
     fn remove_volumes(&self, uid: String) -> BoxFuture<'_, io::Result<()>>;
+    /// The last lines of a run's log, as many as stand in for a termination message.
+    fn end_of_log(&self, pod: PodKey, container: String, run: u32) -> BoxFuture<'_, Vec<u8>>;
     /// Removes the logs of a pod that is gone.
     fn remove_logs(&self, pod: PodKey) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the logs and volumes of all pods whose UID `keep` does not know.
@@ -221,10 +252,52 @@ impl Workshop for WasmWorkshop {
         &self,
         uid: String,
         storage: Storage,
+        host_paths: Vec<HostPath>,
         told: Told,
-    ) -> BoxFuture<'_, io::Result<PodVolumes>> {
+    ) -> BoxFuture<'_, Result<PodVolumes, MountError>> {
         let volumes = self.volumes.clone();
-        Box::pin(control::blocking(move || volumes.lay(&uid, &storage, &told)))
+        Box::pin(control::blocking(move || volumes.lay(&uid, &storage, &host_paths, &told)))
+    }
+
+    fn write_volume(
+        &self,
+        volume: ObjectVolume,
+        payload: Payload,
+        anew: bool,
+    ) -> BoxFuture<'_, io::Result<PathBuf>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.write(&volume, &payload, anew)))
+    }
+
+    fn take_up(&self, volume: ObjectVolume) -> BoxFuture<'_, io::Result<Option<PathBuf>>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.take_up(&volume)))
+    }
+
+    fn lay_root(
+        &self,
+        uid: String,
+        container: String,
+        content: RootFiles,
+        of_pod: Arc<PodVolumes>,
+    ) -> BoxFuture<'_, io::Result<(OwnedFd, Arc<Account>)>> {
+        let volumes = self.volumes.clone();
+        Box::pin(control::blocking(move || volumes.lay_root(&uid, &container, &content, &of_pod)))
+    }
+
+    fn end_of_log(&self, pod: PodKey, container: String, run: u32) -> BoxFuture<'_, Vec<u8>> {
+        Box::pin(async move {
+            let options = ReadOptions { tail: Some(LOG_LINES as u64), ..ReadOptions::default() };
+            let Ok(mut reader) = self.logs.read(&pod, &container, run, options).await else {
+                return Vec::new();
+            };
+            let mut end = Vec::new();
+            while let Some(Ok(piece)) = reader.next().await {
+                end.extend_from_slice(&piece);
+                end.drain(..end.len().saturating_sub(LOG_BYTES));
+            }
+            end
+        })
     }
 
     fn lay_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<Preopen>> {
@@ -286,11 +359,17 @@ impl WasmWorkshop {
             None
         });
         let terminal = self.by_hand.terminal.clone();
+        let mut preopens = spec.mounts.folders;
+        preopens.extend(self.by_hand.folders.iter().cloned());
+        // The last, as guests look for those that they know by their numbers.
+        let root = spec.root.filter(|root| preopens.iter().all(|folder| folder.guest != root.guest));
+        preopens.extend(root);
         let guest = GuestSpec {
             name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
             args: spec.args,
             env: spec.env,
-            preopens: spec.folders.into_iter().chain(self.by_hand.folders.iter().cloned()).collect(),
+            preopens: preopens.into(),
+            files: spec.mounts.files.into(),
             listeners,
             destinations: spec.destinations,
             stdin,

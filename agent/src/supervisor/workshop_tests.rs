@@ -28,7 +28,7 @@ impl Bench {
             runtime: Runtime::start(config).unwrap(),
             store: Store::open(&folder.join("images")).unwrap(),
             registries: Arc::default(),
-            volumes: Volumes::new(folder.join("pods")),
+            volumes: Volumes::new(folder.join("pods"), folder.join("run"), Vec::new(), false),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: ByHand::default(),
             ports: Ports::default(),

@@ -1,24 +1,38 @@
-//! Volumes of pods, as folders of this machine: `DATA-DIR/pods/UID/volumes/KIND/NAME`, a kubelet's own layout.
+//! Volumes of pods, as folders of this machine, in a kubelet's own layout:
 //!
-//! So far there are `emptyDir` volumes on the disk. What guests put there is counted ([`crate::runtime::quota`])
+//! ```text
+//! DATA-DIR/pods/UID/volumes/KIND/NAME   on the disk: emptyDir, configMap, downwardAPI
+//! MEMORY/pods/UID/volumes/KIND/NAME     in memory: whatever holds a secret or a token, and emptyDir of medium Memory
+//! DATA-DIR/pods/UID/secrets/NAME        what of that is kept for a start without the API server (--secrets-at-rest)
+//! DATA-DIR/pods/UID/containers/NAME     a container's own root
+//! ```
+//!
+//! [`host_path`] finds paths of the machine, [`writer`] writes the files of objects, [`root`] makes a container's root,
+//! [`subpath`] finds what is mounted of a volume. What guests put on the disk is counted ([`crate::runtime::quota`])
 //! against the volume's `sizeLimit` and what the pod may take in all.
 
+mod host_path;
+mod root;
+mod subpath;
 mod tree;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::durable::remove_if_exists;
-use crate::pod::storage::{Exceeded, Storage};
+use crate::pod::payload::Payload;
+use crate::pod::storage::{EmptyDir, Exceeded, Storage};
 use crate::runtime::quota::{Account, Amount, Excess, Quota};
-use crate::runtime::Preopen;
+use crate::runtime::{Place, Preopen};
 
-/// The folder of `emptyDir` volumes in a pod's folder (`kubernetes.io/empty-dir`, its slash escaped).
-const EMPTY_DIR: &str = "volumes/kubernetes.io~empty-dir";
+pub use root::{handle, message, RootFiles};
+pub use subpath::{Mount, Mounts};
 
 /// The folder of a container's notice in a pod's folder, by the container's name, and where its guest sees it.
 const NOTICES: &str = "notices";
@@ -31,66 +45,234 @@ pub const NOTICE_PATH: &str = "/run/copepod/stop";
 /// Told, on any thread and once for each limit, that a guest was refused what would have passed it.
 pub type Told = Arc<dyn Fn(Exceeded) + Send + Sync>;
 
-/// Lays out volumes.
+/// Lays out volumes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Volumes {
-    root: PathBuf,
-}
-
-/// The volumes of one pod.
-#[derive(Debug, Default)]
-pub struct PodVolumes {
-    by_name: BTreeMap<String, Laid>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Laid {
-    host: PathBuf,
-    account: Arc<Account>,
+struct Inner {
+    /// On the disk.
+    disk: PathBuf,
+    /// In memory.
+    memory: PathBuf,
+    /// What of the machine pods may be given.
+    host_paths: Vec<PathBuf>,
+    /// Secrets and tokens are kept on the disk as well.
+    secrets_at_rest: bool,
+}
+
+/// The volumes of one pod.
+#[derive(Debug)]
+pub struct PodVolumes {
+    by_name: Mutex<BTreeMap<String, Laid>>,
+    /// What all that it has on the disk is counted against.
+    total: Arc<Quota>,
+}
+
+/// A volume that is there.
+#[derive(Clone, Debug)]
+pub(crate) struct Laid {
+    place: Place,
+    account: Option<Arc<Account>>,
+    /// It is a file and no folder.
+    file: Option<Arc<OwnedFd>>,
+    /// Whatever its mounts say.
+    read_only: bool,
+}
+
+/// A `hostPath` volume of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPath {
+    /// The volume's name.
+    pub name: String,
+    /// The path of this machine.
+    pub path: String,
+    /// `type`
+    pub kind: String,
+}
+
+/// A volume that is made of objects.
+#[derive(Clone, Debug)]
+pub struct ObjectVolume {
+    /// The pod's UID.
+    pub uid: String,
+    /// The volume's name.
+    pub name: String,
+    /// The API's name of its kind.
+    pub kind: String,
+    /// It holds a secret or a token.
+    pub secret: bool,
+}
+
+/// Why a volume is not there.
+#[derive(Debug)]
+pub struct MountError {
+    /// Its name.
+    pub volume: String,
+    /// Why.
+    pub text: String,
 }
 
 impl PodVolumes {
-    /// The volume `name` as its guest is to see it under the path `guest`; none: there is none of that name.
-    #[must_use]
-    pub fn preopen(&self, name: &str, guest: String, read_only: bool) -> Option<Preopen> {
-        let Laid { host, account } = self.by_name.get(name)?;
-        Some(Preopen { guest, host: host.clone(), read_only, account: Some(account.clone()) })
+    /// Of a pod that has none.
+    #[cfg(test)]
+    pub fn none() -> PodVolumes {
+        PodVolumes { by_name: Mutex::default(), total: Arc::new(Quota::new(Amount::default(), |_| ())) }
+    }
+
+    fn by_name(&self) -> MutexGuard<'_, BTreeMap<String, Laid>> {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a volume that is made elsewhere: never written to by its guests.
+    pub fn add(&self, name: &str, place: Place) {
+        let laid = Laid { place, account: None, file: None, read_only: true };
+        self.by_name().insert(name.to_owned(), laid);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Laid> {
+        self.by_name().get(name).cloned()
+    }
+
+    /// What counts the files of a container's root.
+    fn account(&self) -> Arc<Account> {
+        Account::new(vec![self.total.clone()], Amount::default())
     }
 }
 
 impl Volumes {
-    /// Volumes below `root`, a folder of this alone. It is made when the first is.
+    /// Volumes below `disk` and `memory`, folders of this alone. They are made when the first volume is.
     #[must_use]
-    pub fn new(root: PathBuf) -> Volumes {
-        Volumes { root }
+    pub fn new(disk: PathBuf, memory: PathBuf, host_paths: Vec<PathBuf>, secrets_at_rest: bool) -> Volumes {
+        Volumes { inner: Arc::new(Inner { disk, memory, host_paths, secrets_at_rest }) }
     }
 
-    /// Makes the volumes of the pod `uid`, or takes up those that are there. Blocks.
+    /// Makes the volumes of the pod `uid` that need nobody else, or takes up those that are there. Blocks.
+    ///
+    /// # Errors
+    /// Which cannot be made, and why.
+    pub fn lay(
+        &self,
+        uid: &str,
+        storage: &Storage,
+        host_paths: &[HostPath],
+        told: &Told,
+    ) -> Result<PodVolumes, MountError> {
+        let total =
+            quota(Amount { bytes: storage.bytes, files: storage.files }, told, |excess| match excess {
+                Excess::Bytes => Exceeded::Pod,
+                Excess::Files => Exceeded::Files,
+            });
+        let mut by_name = BTreeMap::new();
+        for volume in &storage.empty_dirs {
+            let laid = self.lay_empty_dir(uid, volume, &total, told);
+            let laid =
+                laid.map_err(|error| MountError { volume: volume.name.clone(), text: error.to_string() })?;
+            by_name.insert(volume.name.clone(), laid);
+        }
+        for volume in host_paths {
+            let found = host_path::find(&volume.path, &volume.kind, &self.inner.host_paths);
+            let found = found.map_err(|text| MountError { volume: volume.name.clone(), text })?;
+            let handle = Arc::new(found.handle);
+            let file = (!found.is_folder).then(|| handle.clone());
+            let laid = Laid { place: Place::Open(handle), account: None, file, read_only: false };
+            by_name.insert(volume.name.clone(), laid);
+        }
+        Ok(PodVolumes { by_name: Mutex::new(by_name), total })
+    }
+
+    fn lay_empty_dir(
+        &self,
+        uid: &str,
+        volume: &EmptyDir,
+        total: &Arc<Quota>,
+        told: &Told,
+    ) -> io::Result<Laid> {
+        let root = if volume.in_memory { &self.inner.memory } else { &self.inner.disk };
+        let host = folder_of(root, uid, "emptyDir", &volume.name)?;
+        make(&host)?;
+        // Whoever the guests of the other containers are for the kernel (`volume/emptydir`: perm 0777).
+        fs::set_permissions(&host, Permissions::from_mode(0o777))
+            .map_err(|error| named(&host, "open to all", error))?;
+        let used = tree::measure(&host).map_err(|error| named(&host, "measure", error))?;
+        let nobody: Told = Arc::new(|_| ());
+        let told = if volume.evicts { told } else { &nobody };
+        let limit = |bytes| {
+            let files = if volume.in_memory { volume.files } else { u64::MAX };
+            let name = volume.name.clone();
+            quota(Amount { bytes, files }, told, move |_| Exceeded::Volume(name.clone()))
+        };
+        let own = volume.limit.map(limit);
+        // What is in memory takes nothing of the disk.
+        let of_disk = (!volume.in_memory).then(|| total.clone());
+        let account = Account::new(own.into_iter().chain(of_disk).collect(), used);
+        Ok(Laid { place: Place::Folder(host), account: Some(account), file: None, read_only: false })
+    }
+
+    /// Writes the files of a volume that is made of objects, and says where they are. Blocks.
     ///
     /// # Errors
     /// What the file system says, with the path.
-    pub fn lay(&self, uid: &str, storage: &Storage, told: &Told) -> io::Result<PodVolumes> {
-        let pod = self.pod_folder(uid)?.join(EMPTY_DIR);
-        let total = quota(storage.bytes, storage.files, told, |excess| match excess {
-            Excess::Bytes => Exceeded::Pod,
-            Excess::Files => Exceeded::Files,
-        });
-        let mut by_name = BTreeMap::new();
-        for volume in &storage.empty_dirs {
-            let host = pod.join(path_part(&volume.name)?);
-            fs::create_dir_all(&host).map_err(|error| named(&host, "make", error))?;
-            // Whoever the guests of the other containers are for the kernel (`volume/emptydir`: perm 0777).
-            fs::set_permissions(&host, Permissions::from_mode(0o777))
-                .map_err(|error| named(&host, "open to all", error))?;
-            let used = tree::measure(&host).map_err(|error| named(&host, "measure", error))?;
-            let name = volume.name.clone();
-            let own = volume
-                .limit
-                .map(|limit| quota(limit, u64::MAX, told, move |_| Exceeded::Volume(name.clone())));
-            let account = Account::new(own.into_iter().chain([total.clone()]).collect(), used);
-            by_name.insert(volume.name.clone(), Laid { host, account });
+    pub fn write(&self, volume: &ObjectVolume, payload: &Payload, anew: bool) -> io::Result<PathBuf> {
+        let host = self.object_folder(volume)?;
+        let write = |host: &Path, durable| {
+            make(host)?;
+            match writer::read(host) {
+                Ok(Some(known)) if known == *payload => Ok(()),
+                _ => writer::write(host, payload, durable).map_err(|error| named(host, "write", error)),
+            }
+        };
+        write(&host, !volume.secret)?;
+        if volume.secret && self.inner.secrets_at_rest && anew {
+            write(&self.at_rest(volume)?, true)?;
         }
-        Ok(PodVolumes { by_name })
+        Ok(host)
+    }
+
+    /// Takes up the files of such a volume as they were last; none: they are not there. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn take_up(&self, volume: &ObjectVolume) -> io::Result<Option<PathBuf>> {
+        let host = self.object_folder(volume)?;
+        let read = |host: &Path| writer::read(host).map_err(|error| named(host, "read", error));
+        if read(&host)?.is_some() {
+            return Ok(Some(host));
+        }
+        if !volume.secret {
+            return Ok(None);
+        }
+        let Some(kept) = read(&self.at_rest(volume)?)? else { return Ok(None) };
+        make(&host)?;
+        writer::write(&host, &kept, false).map_err(|error| named(&host, "write", error))?;
+        Ok(Some(host))
+    }
+
+    fn object_folder(&self, volume: &ObjectVolume) -> io::Result<PathBuf> {
+        let root = if volume.secret { &self.inner.memory } else { &self.inner.disk };
+        folder_of(root, &volume.uid, &volume.kind, &volume.name)
+    }
+
+    fn at_rest(&self, volume: &ObjectVolume) -> io::Result<PathBuf> {
+        Ok(self.pod_folder(&volume.uid)?.join("secrets").join(path_part(&volume.name)?))
+    }
+
+    /// Makes the root of a container. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn lay_root(
+        &self,
+        uid: &str,
+        container: &str,
+        content: &RootFiles,
+        volumes: &PodVolumes,
+    ) -> io::Result<(OwnedFd, Arc<Account>)> {
+        let host = self.pod_folder(uid)?.join("containers").join(path_part(container)?);
+        let fd = root::lay(&host, content).map_err(|error| named(&host, "make", error))?;
+        Ok((fd, volumes.account()))
     }
 
     /// Makes the folder in which a container's guest is told that it is to stop. Blocks.
@@ -102,7 +284,8 @@ impl Volumes {
         fs::create_dir_all(&host).map_err(|error| named(&host, "make", error))?;
         // Of a run before this one.
         remove_if_exists(&host.join(NOTICE)).map_err(|error| named(&host, "clear", error))?;
-        Ok(Preopen { guest: NOTICE_FOLDER.to_owned(), host, read_only: true, account: None })
+        let guest = NOTICE_FOLDER.to_owned();
+        Ok(Preopen { guest, place: Place::Folder(host), read_only: true, account: None })
     }
 
     /// Tells a container's guest that it is to stop, if it has such a folder. Blocks.
@@ -127,8 +310,12 @@ impl Volumes {
     /// # Errors
     /// What the file system says, with the path.
     pub fn remove(&self, uid: &str) -> io::Result<()> {
-        let folder = self.pod_folder(uid)?;
-        tree::remove(&folder).map_err(|error| named(&folder, "remove", error))
+        let mut outcome = Ok(());
+        for root in [&self.inner.disk, &self.inner.memory] {
+            let folder = root.join(path_part(uid)?);
+            outcome = tree::remove(&folder).map_err(|error| named(&folder, "remove", error)).and(outcome);
+        }
+        outcome
     }
 
     /// Removes the volumes of all pods whose UID `keep` does not know. Blocks.
@@ -136,33 +323,58 @@ impl Volumes {
     /// # Errors
     /// What the file system says, with the path, after everything else that could be removed was.
     pub fn remove_others(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|error| named(&self.root, "list", error))?,
-        };
         let mut outcome = Ok(());
-        for entry in entries {
-            let name = entry.map_err(|error| named(&self.root, "list", error))?.file_name();
-            if let Some(uid) = name.to_str().filter(|uid| !keep(uid)) {
-                outcome = self.remove(uid).and(outcome);
+        for root in [&self.inner.disk, &self.inner.memory] {
+            let entries = match fs::read_dir(root) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|error| named(root, "list", error))?,
+            };
+            for entry in entries {
+                let name = entry.map_err(|error| named(root, "list", error))?.file_name();
+                if let Some(uid) = name.to_str().filter(|uid| !keep(uid)) {
+                    outcome = self.remove(uid).and(outcome);
+                }
             }
         }
         outcome
     }
 
+    /// The folder of a pod on the disk, in one that nobody else looks into.
     fn pod_folder(&self, uid: &str) -> io::Result<PathBuf> {
-        Ok(self.root.join(path_part(uid)?))
+        private(&self.inner.disk)?;
+        Ok(self.inner.disk.join(path_part(uid)?))
     }
 }
 
+/// The folder of a volume below `root`: `kubernetes.io/empty-dir`, its slash escaped, and the like.
+fn folder_of(root: &Path, uid: &str, kind: &str, name: &str) -> io::Result<PathBuf> {
+    private(root)?;
+    let plugin = match kind {
+        "emptyDir" => "kubernetes.io~empty-dir",
+        "configMap" => "kubernetes.io~configmap",
+        "secret" => "kubernetes.io~secret",
+        "downwardAPI" => "kubernetes.io~downward-api",
+        _ => "kubernetes.io~projected",
+    };
+    Ok(root.join(path_part(uid)?).join("volumes").join(plugin).join(path_part(name)?))
+}
+
+/// Makes a folder that nobody else on this machine looks into.
+fn private(folder: &Path) -> io::Result<()> {
+    crate::durable::ensure_private_dir(folder).map_err(|error| named(folder, "make", error))
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder).map_err(|error| named(folder, "make", error))
+}
+
 fn quota(
-    bytes: u64,
-    files: u64,
+    limit: Amount,
     told: &Told,
     what: impl Fn(Excess) -> Exceeded + Send + Sync + 'static,
 ) -> Arc<Quota> {
     let told = told.clone();
-    Arc::new(Quota::new(Amount { bytes, files }, move |excess| told(what(excess))))
+    Arc::new(Quota::new(limit, move |excess| told(what(excess))))
 }
 
 /// A name of the API's as a part of a path: nothing that would lead elsewhere.
@@ -179,5 +391,5 @@ fn named(path: &Path, what: &str, error: io::Error) -> io::Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;

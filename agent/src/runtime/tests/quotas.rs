@@ -30,7 +30,7 @@ impl Counted {
         let module = self.runtime.compile(body, &guests::files(paths, body)).unwrap();
         let mut spec = spec(&Collected::new());
         let account = Some(Arc::clone(&self.account));
-        spec.preopens = vec![Preopen { account, ..self.disk.preopen("/data", "other", false) }];
+        spec.preopens = Arc::new([Preopen { account, ..self.disk.preopen("/data", "other", false) }]);
         self.runtime.spawn(&module, spec).unwrap()
     }
 

@@ -204,13 +204,13 @@ fn the_environment_says_where_listeners_are() {
         let out = Collected::new();
         let preopen = crate::runtime::Preopen {
             guest: "/".into(),
-            host: folder.clone(),
+            place: crate::runtime::Place::Folder(folder.clone()),
             read_only: true,
             account: None,
         };
         let spec = GuestSpec {
             listeners: vec![first, second],
-            preopens: vec![preopen],
+            preopens: std::sync::Arc::new([preopen]),
             // What somebody wrote by hand gives way.
             env: vec![("A".into(), "1".into()), ("LISTEN_FDS".into(), "7".into())],
             ..spec(&out)

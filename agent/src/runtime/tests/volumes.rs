@@ -53,7 +53,7 @@ impl Disk {
     }
 
     pub fn preopen(&self, guest: &str, host: &str, read_only: bool) -> Preopen {
-        Preopen { guest: guest.into(), host: self.0.join(host), read_only, account: None }
+        Preopen { guest: guest.into(), place: Place::Folder(self.0.join(host)), read_only, account: None }
     }
 
     fn read(&self, path: &str) -> String {
@@ -65,7 +65,7 @@ impl Disk {
         let module = runtime.compile("", wasm).unwrap();
         let mut spec = spec(&Collected::new());
         spec.preopens =
-            vec![self.preopen("/data", "volume", read_only), self.preopen("/other", "other", false)];
+            Arc::new([self.preopen("/data", "volume", read_only), self.preopen("/other", "other", false)]);
         block_on(runtime.spawn(&module, spec).unwrap().wait())
     }
 
@@ -309,7 +309,7 @@ fn a_fifo_is_waited_for_and_a_guest_at_it_is_killed() {
     let module = runtime.compile("", &guests::files(&["fifo"], body)).unwrap();
     let start = || {
         let mut spec = spec(&Collected::new());
-        spec.preopens = vec![disk.preopen("/data", "volume", false)];
+        spec.preopens = Arc::new([disk.preopen("/data", "volume", false)]);
         runtime.spawn(&module, spec).unwrap()
     };
     // Opened for both ends first, so that the guest's read finds a writer and waits.
@@ -341,9 +341,9 @@ fn descriptors_have_a_limit_and_are_reused() {
 /// What both ways of resolving a path answer, for opens of every kind.
 fn resolved(disk: &Disk, path: &str, flags: OFlags) -> (Result<u64, Errno>, Result<u64, Errno>) {
     let by = |walks| {
-        let mut folder = Folder::preopen(&disk.preopen("/", "volume", false), 0).unwrap();
-        assert!(!folder.walks, "this kernel has no openat2: the two cannot be compared");
-        folder.walks = walks;
+        let mut folder = Folder::preopen(&disk.preopen("/", "volume", false), 0, None).unwrap();
+        assert!(!folder.at.walks, "this kernel has no openat2: the two cannot be compared");
+        folder.at.walks = walks;
         let fd = folder.open(path, How { flags, cached: false })?;
         Ok(rustix::fs::fstat(fd)?.st_ino)
     };
@@ -396,7 +396,7 @@ fn a_folder_that_is_not_there_is_named() {
     let runtime = runtime(1);
     let module = runtime.compile("", &guests::exit(0)).unwrap();
     let mut spec = spec(&Collected::new());
-    spec.preopens = vec![disk.preopen("/data", "missing", false)];
+    spec.preopens = Arc::new([disk.preopen("/data", "missing", false)]);
     let error = runtime.spawn(&module, spec).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("/data") && error.contains("missing"), "{error}");
 }

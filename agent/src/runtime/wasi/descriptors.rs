@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::files::File;
-use super::folder::Folder;
+use super::folder::{Folder, Unlaid};
 use super::sockets::Socket;
 use super::{filestat, Args, Errno, Host, Memory, Wasi};
 use crate::runtime::Output;
@@ -123,6 +123,8 @@ pub enum Object {
     Output(Arc<dyn Output>),
     /// A folder of a volume.
     Folder(Arc<Folder>),
+    /// A folder that is made when it is first looked into.
+    Later(Arc<Unlaid>),
     /// A file of a volume.
     File(Arc<File>),
     /// A listener or a connection.
@@ -135,7 +137,7 @@ impl Object {
         match self {
             // As a pipe, which has no number: a character device would be taken for a terminal.
             Object::Stdin | Object::Output(_) => filestat::UNKNOWN,
-            Object::Folder(_) => filestat::DIRECTORY,
+            Object::Folder(_) | Object::Later(_) => filestat::DIRECTORY,
             Object::File(file) => file.file_type,
             Object::Socket(_) => filestat::SOCKET_STREAM,
         }
@@ -179,8 +181,7 @@ impl Descriptors {
     }
 
     /// Adds a preopened folder, under the next number.
-    pub fn preopen(&mut self, folder: Folder) -> Result<u32, Errno> {
-        let object = Object::Folder(Arc::new(folder));
+    pub fn preopen(&mut self, object: Object) -> Result<u32, Errno> {
         self.add(Descriptor { object, rights: rights::FOLDER, inheriting: rights::ALL, flags: 0 })
     }
 
@@ -290,6 +291,7 @@ pub fn fd_fdstat_set_rights(_memory: &mut Memory<'_>, host: &mut Host, args: Arg
 fn preopen(host: &Host, fd: u32) -> Result<&str, Errno> {
     match &host.descriptors.get(fd)?.object {
         Object::Folder(folder) => folder.name.as_deref().ok_or(Errno::Badf),
+        Object::Later(unlaid) => Ok(&unlaid.preopen.guest),
         _ => Err(Errno::Badf),
     }
 }

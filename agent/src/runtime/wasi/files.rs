@@ -60,7 +60,7 @@ pub fn off_thread<T: Send + 'static>(
 fn file(host: &Host, fd: u32, rights: u64) -> Result<Arc<File>, Errno> {
     match &host.descriptors.with(fd, rights)?.object {
         Object::File(file) => Ok(Arc::clone(file)),
-        Object::Folder(_) => Err(Errno::Isdir),
+        Object::Folder(_) | Object::Later(_) => Err(Errno::Isdir),
         Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Inval),
     }
 }
@@ -117,6 +117,8 @@ pub fn fd_datasync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) ->
     let fd = args.u32(0);
     match &host.descriptors.with(fd, rights::FD_DATASYNC)?.object {
         Object::Folder(folder) => sync_folder(folder),
+        // Nobody has put anything there.
+        Object::Later(_) => Ok(()),
         Object::File(file) => {
             let file = Arc::clone(file);
             off_thread(move || Ok(fdatasync(&file.fd)?), |(), _, _| Ok(()))
@@ -130,6 +132,8 @@ pub fn fd_datasync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) ->
 pub fn fd_sync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     match &host.descriptors.with(args.u32(0), rights::FD_SYNC)?.object {
         Object::Folder(folder) => sync_folder(folder),
+        // Nobody has put anything there.
+        Object::Later(_) => Ok(()),
         Object::File(file) => {
             let file = Arc::clone(file);
             off_thread(move || Ok(fsync(&file.fd)?), |(), _, _| Ok(()))
@@ -141,14 +145,15 @@ pub fn fd_sync(_memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Was
 
 fn sync_folder(folder: &Arc<Folder>) -> Wasi<()> {
     let folder = Arc::clone(folder);
-    off_thread(move || Ok(fsync(&folder.fd)?), |(), _, _| Ok(()))
+    off_thread(move || Ok(fsync(&*folder)?), |(), _, _| Ok(()))
 }
 
 /// `fd_filestat_get(fd, filestat)`
 pub fn fd_filestat_get(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let stat = match &host.descriptors.with(args.u32(0), rights::FD_FILESTAT_GET)?.object {
         Object::File(file) => filestat::of(&file.fd)?,
-        Object::Folder(folder) => filestat::of(&folder.fd)?,
+        Object::Folder(folder) => filestat::of(&**folder)?,
+        Object::Later(_) => return Err(Stop::Lay(args.u32(0))),
         object @ (Object::Stdin | Object::Output(_) | Object::Socket(_)) => {
             let file_type = object.file_type();
             memory.bytes_mut(args.u32(1), 64)?.fill(0);
@@ -173,10 +178,11 @@ pub fn fd_filestat_set_times(_memory: &mut Memory<'_>, host: &mut Host, args: Ar
             let file = writable(host, args.u32(0), rights::FD_FILESTAT_SET_TIMES)?;
             off_thread(move || Ok(futimens(&file.fd, &times)?), |(), _, _| Ok(()))
         }
+        Object::Later(_) => Err(Stop::Lay(args.u32(0))),
         Object::Folder(folder) => {
             folder.writable()?;
             let folder = Arc::clone(folder);
-            off_thread(move || Ok(futimens(&folder.fd, &times)?), |(), _, _| Ok(()))
+            off_thread(move || Ok(futimens(&*folder, &times)?), |(), _, _| Ok(()))
         }
         Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Inval.into()),
     }
@@ -206,7 +212,7 @@ fn seekable(host: &Host, fd: u32, rights: u64) -> Result<Arc<File>, Errno> {
     match &host.descriptors.get(fd)?.object {
         Object::Stdin | Object::Output(_) | Object::Socket(_) => Err(Errno::Spipe),
         // A folder has no position that preview 1 could name.
-        Object::Folder(_) => Err(Errno::Badf),
+        Object::Folder(_) | Object::Later(_) => Err(Errno::Badf),
         Object::File(_) => file(host, fd, rights),
     }
 }
@@ -216,6 +222,7 @@ pub fn fd_readdir(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> W
     let (at, len, cookie, used) = (args.u32(1), args.u32(2), args.u64(3), args.u32(4));
     let folder = match &host.descriptors.get(args.u32(0))?.object {
         Object::Folder(folder) => Arc::clone(folder),
+        Object::Later(_) => return Err(Stop::Lay(args.u32(0))),
         _ => return Err(Errno::Notdir.into()),
     };
     host.descriptors.with(args.u32(0), rights::FD_READDIR)?;
@@ -236,9 +243,9 @@ pub fn fd_readdir(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> W
 /// `dirent`s of `folder` from `cookie` on, cut at `room` bytes.
 fn entries(folder: &Folder, cookie: u64, room: usize) -> Result<Vec<u8>, Errno> {
     i64::try_from(cookie).map_err(|_| Errno::Inval)?;
-    seek(&folder.fd, SeekFrom::Start(cookie))?;
+    seek(folder, SeekFrom::Start(cookie))?;
     let mut buffer = vec![MaybeUninit::uninit(); room.clamp(2048, 32 * 1024)];
-    let mut listing = RawDir::new(&folder.fd, &mut buffer);
+    let mut listing = RawDir::new(folder, &mut buffer);
     let mut bytes = Vec::with_capacity(room.min(4096));
     while bytes.len() < room {
         let Some(entry) = listing.next() else { break };

@@ -1,41 +1,77 @@
-//! Resolution of a guest's paths: nothing outside the folder that they start from can be reached.
+//! A folder of a guest's volumes, and its paths: nothing outside of it can be reached ([`beneath`]).
 //!
-//! The kernel resolves, by `openat2` with `RESOLVE_BENEATH` (Linux 5.6): `..` above the folder, absolute
-//! paths, symbolic links that lead out, and renames that race with any of these, all fail. Calls that the
-//! kernel has no such form of work on the last name within its parent folder, resolved in that way; a last
-//! name that ends with a slash would have a link followed, and is therefore resolved whole. Where the kernel
-//! is older, `walk` does the same name by name.
+//! Calls that the kernel has no such form of work on the last name within its parent folder, resolved in that way; a
+//! last name that ends with a slash would have a link followed, and is therefore resolved whole.
+//!
+//! [`beneath`]: crate::runtime::beneath
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{openat, openat2, Mode, OFlags, ResolveFlags};
+use rustix::fs::{openat, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::{walk, Errno};
+use super::mounted::Mounted;
+use super::Errno;
+use crate::control;
+use crate::runtime::beneath::Beneath;
 use crate::runtime::quota::Account;
-use crate::runtime::Preopen;
-
-/// Times that a lookup is begun again when a rename elsewhere disturbed it (openat2(2), EAGAIN).
-const RETRIES: usize = 64;
+use crate::runtime::{FileMount, Place, Preopen};
 
 /// A folder of the host that a guest has open.
 #[derive(Debug)]
 pub struct Folder {
     /// The folder.
-    pub fd: OwnedFd,
+    pub at: Beneath,
     /// Which of the guest's volumes it lies in: no file can be renamed or linked from one to another.
     pub volume: usize,
     /// Whether every write answers EROFS.
     pub read_only: bool,
-    /// Whether paths are resolved by `walk`: the kernel has no `openat2`.
-    pub walks: bool,
     /// What counts the files of its volume; none: nobody does.
     pub account: Option<Arc<Account>>,
+    /// Files that have paths of their own in it.
+    pub files: Option<Arc<Mounted>>,
     /// The guest's path of a preopened folder; none for one that the guest has opened.
     pub name: Option<String>,
+}
+
+/// A preopened folder that is made when its guest first looks into it.
+pub struct Unlaid {
+    /// As it is given to the guest.
+    pub preopen: Preopen,
+    /// As in [`Folder`].
+    pub volume: usize,
+    /// As in [`Folder`].
+    pub files: Option<Arc<Mounted>>,
+}
+
+impl Unlaid {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// What the file system says, or whoever knows what is in it.
+    pub async fn lay(self: Arc<Self>) -> io::Result<Folder> {
+        let Place::Later(lay) = &self.preopen.place else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let (fd, account) = lay().await?;
+        control::blocking(move || {
+            let preopen = Preopen {
+                place: Place::Open(Arc::new(fd)),
+                account: account.or_else(|| self.preopen.account.clone()),
+                ..self.preopen.clone()
+            };
+            Folder::preopen(&preopen, self.volume, self.files.clone())
+        })
+        .await
+    }
+}
+
+/// What holds for what a path names.
+pub struct Terms<'f> {
+    /// Whether every write answers EROFS.
+    pub read_only: bool,
+    /// What counts what is written.
+    pub account: Option<&'f Arc<Account>>,
 }
 
 /// How a path is opened.
@@ -52,25 +88,19 @@ impl Folder {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn preopen(preopen: &Preopen, volume: usize) -> io::Result<Folder> {
-        let Preopen { guest, host, read_only, account } = preopen;
-        let fd = OwnedFd::from(File::open(host)?);
-        let mut folder = Folder {
-            fd,
-            volume,
-            read_only: *read_only,
-            walks: false,
-            account: account.clone(),
-            name: Some(guest.clone()),
+    pub fn preopen(preopen: &Preopen, volume: usize, files: Option<Arc<Mounted>>) -> io::Result<Folder> {
+        let Preopen { guest, place, read_only, account } = preopen;
+        let at = match place {
+            Place::Folder(host) => Beneath::of(host)?,
+            // Opened anew: each guest has a position of its own in it.
+            Place::Open(fd) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                Beneath::new(openat(fd, ".", flags, Mode::empty())?)?
+            }
+            Place::Later(_) => return Err(io::ErrorKind::NotFound.into()),
         };
-        let how = How { flags: OFlags::RDONLY | OFlags::DIRECTORY, cached: false };
-        match folder.open_at(".", how) {
-            Ok(_) => {}
-            // No openat2, or a sandbox around the agent that does not know it.
-            Err(HostErrno::NOSYS | HostErrno::PERM) => folder.walks = true,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(folder)
+        let (account, name) = (account.clone(), Some(guest.clone()));
+        Ok(Folder { at, volume, read_only: *read_only, account, files, name })
     }
 
     /// EROFS in a read-only volume.
@@ -82,8 +112,24 @@ impl Folder {
         }
     }
 
+    /// The file that has the path `path` of its own.
+    fn file(&self, path: &str) -> Option<&FileMount> {
+        self.files.as_ref()?.find(path)
+    }
+
+    /// What holds for what `path` names.
+    pub fn terms(&self, path: &str) -> Terms<'_> {
+        match self.file(path) {
+            Some(file) => Terms { read_only: file.read_only, account: file.account.as_ref() },
+            None => Terms { read_only: self.read_only, account: self.account.as_ref() },
+        }
+    }
+
     /// Opens `path` beneath this folder.
     pub fn open(&self, path: &str, how: How) -> Result<OwnedFd, Errno> {
+        if let Some(file) = self.file(path) {
+            return file.open(path, how);
+        }
         let open = || self.open_at(path, how).map_err(outside);
         match &self.account {
             // Neither makes anything nor cuts it (openat2(2), RESOLVE_CACHED).
@@ -140,25 +186,7 @@ impl Folder {
         let flags = how.flags | OFlags::CLOEXEC | terminal;
         let creates = flags.intersects(OFlags::CREATE);
         let mode = if creates { Mode::from_raw_mode(0o666) } else { Mode::empty() };
-        if self.walks {
-            return if how.cached {
-                Err(HostErrno::AGAIN)
-            } else {
-                walk::open(self.fd.as_fd(), path, flags, mode)
-            };
-        }
-        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        if how.cached {
-            resolve |= ResolveFlags::CACHED;
-        }
-        let mut last = HostErrno::AGAIN;
-        for _ in 0..RETRIES {
-            match openat2(&self.fd, path, flags, mode, resolve) {
-                Err(error @ (HostErrno::AGAIN | HostErrno::INTR)) if !how.cached => last = error,
-                other => return other,
-            }
-        }
-        Err(last)
+        self.at.open(path, flags, mode, how.cached)
     }
 
     /// A handle (`O_PATH`) of what `path` names, following a last symbolic link or not.
@@ -177,6 +205,10 @@ impl Folder {
         if path.is_empty() {
             return Err(Errno::Noent);
         }
+        if self.file(path).is_some() {
+            // As what is mounted over another.
+            return Err(Errno::Busy);
+        }
         if bare.is_empty() {
             // Only slashes: an absolute path.
             return Err(Errno::Perm);
@@ -190,6 +222,12 @@ impl Folder {
             return Err(refused);
         }
         Ok((parent, name))
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.at.as_fd()
     }
 }
 

@@ -15,16 +15,18 @@ mod errno;
 pub mod files;
 mod filestat;
 pub mod folder;
+pub mod mounted;
 mod paths;
 mod poll;
 mod process;
 mod random;
 pub mod sockets;
 mod transfer;
-mod walk;
 
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,7 +36,7 @@ use wasmi::errors::HostError;
 use wasmi::{Caller, Error, FuncType, Linker, Val, ValType};
 
 pub use self::abi::Memory;
-use self::descriptors::Descriptors;
+use self::descriptors::{Descriptors, Object};
 pub use self::errno::Errno;
 use self::files::File;
 use self::sockets::Socket;
@@ -62,6 +64,8 @@ pub enum Stop {
     Exit(u32),
     /// The guest waits.
     Wait(Wait),
+    /// The folder of this descriptor is not there yet: it is made, and then the call is made again.
+    Lay(u32),
 }
 
 impl From<Errno> for Stop {
@@ -82,6 +86,8 @@ pub enum Wait {
     Turn(Then),
     /// For work that may block, done on a blocking thread.
     Blocking(Box<dyn FnOnce() -> Then + Send>),
+    /// For work of the agent's.
+    Work(Pin<Box<dyn Future<Output = Then> + Send>>),
     /// For a time, or for one of some descriptors of the host, whichever comes first.
     Until {
         /// The time; none: never.
@@ -308,9 +314,10 @@ pub struct Panicked(pub String);
 impl HostError for Panicked {}
 
 fn enter(mut caller: Caller<'_, Host>, call: Call, args: Args<'_>, results: &mut [Val]) -> Result<(), Error> {
-    let answer =
-        catch_unwind(AssertUnwindSafe(|| with_memory(&mut caller, |memory, host| call(memory, host, args))))
-            .map_err(|panic| Error::host(Panicked(panic_text(&*panic))))?;
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        with_memory(&mut caller, |memory, host| answer(memory, host, call, args))
+    }))
+    .map_err(|panic| Error::host(Panicked(panic_text(&*panic))))?;
     if Instant::now() >= caller.data().slice_end {
         let left = caller.get_fuel()?;
         let taken = &mut caller.data_mut().fuel_taken;
@@ -326,11 +333,29 @@ fn enter(mut caller: Caller<'_, Host>, call: Call, args: Args<'_>, results: &mut
             caller.data_mut().pending = Some(wait);
             return Err(Error::host(Suspended));
         }
+        Err(Stop::Lay(_)) => Errno::Badf,
     };
     if let Some(result) = results.first_mut() {
         *result = errno_value(errno);
     }
     Ok(())
+}
+
+/// Makes a call, once the folders are there that it works on.
+fn answer(memory: &mut Memory<'_>, host: &mut Host, call: Call, args: Args<'_>) -> Wasi<()> {
+    let done = call(memory, host, args);
+    let Err(Stop::Lay(fd)) = done else { return done };
+    let Object::Later(unlaid) = &host.descriptors.get(fd)?.object else { return Err(Errno::Badf.into()) };
+    let (unlaid, args) = (Arc::clone(unlaid), Box::<[Val]>::from(args.0));
+    Err(Stop::Wait(Wait::Work(Box::pin(async move {
+        let laid = unlaid.lay().await;
+        let then: Then = Box::new(move |memory, host| {
+            let folder = laid.map_err(Errno::from)?;
+            host.descriptors.get_mut(fd)?.object = Object::Folder(Arc::new(folder));
+            answer(memory, host, call, Args(&args))
+        });
+        then
+    }))))
 }
 
 /// An errno as a call returns it.

@@ -9,8 +9,9 @@ use rustix::fs::{
 
 use super::descriptors::{rights, Descriptor, Object};
 use super::files::{off_thread, File};
-use super::folder::{Folder, How};
-use super::{filestat, Args, Errno, Host, Memory, Wasi};
+use super::folder::{Folder, How, Terms};
+use super::{filestat, Args, Errno, Host, Memory, Stop, Wasi};
+use crate::runtime::beneath::Beneath;
 use crate::runtime::quota::Held;
 
 /// `lookupflags`
@@ -22,13 +23,14 @@ const DIRECTORY: u32 = 2;
 const EXCLUSIVE: u32 = 4;
 const TRUNCATE: u32 = 8;
 
-fn folder(host: &Host, fd: u32, rights: u64) -> Result<Arc<Folder>, Errno> {
+fn folder(host: &Host, fd: u32, rights: u64) -> Wasi<Arc<Folder>> {
     match &host.descriptors.get(fd)?.object {
         Object::Folder(folder) => {
             host.descriptors.with(fd, rights)?;
             Ok(Arc::clone(folder))
         }
-        _ => Err(Errno::Notdir),
+        Object::Later(_) => Err(Stop::Lay(fd)),
+        _ => Err(Errno::Notdir.into()),
     }
 }
 
@@ -96,7 +98,9 @@ pub fn path_filestat_set_times(memory: &mut Memory<'_>, host: &mut Host, args: A
     let folder = folder(host, args.u32(0), rights::PATH_FILESTAT_SET_TIMES)?;
     let path = path(memory, args, 2)?;
     let times = filestat::times(args.u64(4), args.u64(5), args.u32(6))?;
-    folder.writable()?;
+    if folder.terms(&path).read_only {
+        return Err(Errno::Rofs.into());
+    }
     let follow = args.u32(1) & FOLLOW != 0 || ends_with_slash(&path);
     let work = move || {
         if follow {
@@ -241,7 +245,8 @@ pub fn path_open(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
     // FIFOs and devices never hold a thread; regular files do not care.
     add(true, OFlags::NONBLOCK);
     let create = open & CREATE != 0;
-    if folder.read_only {
+    let read_only = folder.terms(&path).read_only;
+    if read_only {
         if how.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
             return Err(Errno::Rofs.into());
         }
@@ -251,7 +256,7 @@ pub fn path_open(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
         add(open & EXCLUSIVE != 0, OFlags::EXCL);
     }
     let opening = Opening {
-        would_create: create && folder.read_only,
+        would_create: create && read_only,
         folder,
         path,
         how: How { flags: how, cached: true },
@@ -285,14 +290,16 @@ impl Opening {
     fn finish(self, fd: OwnedFd, memory: &mut Memory<'_>, host: &mut Host) -> Wasi<()> {
         let kind = filestat::kind(&filestat::of(&fd)?);
         let (object, mask) = if kind == FileType::Directory {
-            let Folder { volume, read_only, walks, .. } = *self.folder;
+            let Folder { volume, read_only, .. } = *self.folder;
             let account = self.folder.account.clone();
-            let folder = Folder { fd, volume, read_only, walks, account, name: None };
+            let files = self.folder.files.as_ref().and_then(|files| files.within(&self.path));
+            let at = Beneath { fd, walks: self.folder.at.walks };
+            let folder = Folder { at, volume, read_only, account, files, name: None };
             (Object::Folder(Arc::new(folder)), rights::FOLDER)
         } else {
             let file_type = filestat::file_type(kind);
-            let read_only = self.folder.read_only;
-            let fd = Held::new(fd, self.folder.account.as_ref())?;
+            let Terms { read_only, account } = self.folder.terms(&self.path);
+            let fd = Held::new(fd, account)?;
             (Object::File(Arc::new(File { fd, file_type, read_only })), rights::FILE)
         };
         let descriptor =

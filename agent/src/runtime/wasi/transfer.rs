@@ -30,7 +30,7 @@ pub fn fd_read(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi
     let descriptor = host.descriptors.get(args.u32(0))?;
     match &descriptor.object {
         Object::Output(_) => return Err(Errno::Badf.into()),
-        Object::Folder(_) => return Err(Errno::Isdir.into()),
+        Object::Folder(_) | Object::Later(_) => return Err(Errno::Isdir.into()),
         Object::Socket(_) => return sockets::read(memory, host, args),
         Object::Stdin | Object::File(_) => {}
     }
@@ -50,7 +50,7 @@ pub fn fd_read(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi
 pub fn fd_write(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let descriptor = host.descriptors.get(args.u32(0))?;
     match &descriptor.object {
-        Object::Stdin | Object::Folder(_) => return Err(Errno::Badf.into()),
+        Object::Stdin | Object::Folder(_) | Object::Later(_) => return Err(Errno::Badf.into()),
         Object::Socket(_) => return sockets::write(memory, host, args),
         Object::Output(_) | Object::File(_) => {}
     }
@@ -70,7 +70,7 @@ pub fn fd_write(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Was
             drop(bytes);
             memory.write_size(args.u32(3), written)
         }
-        Object::Stdin | Object::Folder(_) | Object::Socket(_) => Err(Errno::Badf.into()),
+        Object::Stdin | Object::Folder(_) | Object::Later(_) | Object::Socket(_) => Err(Errno::Badf.into()),
     }
 }
 
@@ -90,7 +90,7 @@ pub fn fd_pwrite(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
 fn positioned(memory: &Memory<'_>, host: &Host, args: Args<'_>, rights: u64) -> Wasi<Transfer> {
     match &host.descriptors.get(args.u32(0))?.object {
         Object::Stdin | Object::Output(_) | Object::Socket(_) => return Err(Errno::Spipe.into()),
-        Object::Folder(_) => return Err(Errno::Isdir.into()),
+        Object::Folder(_) | Object::Later(_) => return Err(Errno::Isdir.into()),
         Object::File(_) => {}
     }
     let descriptor = host.descriptors.with(args.u32(0), rights)?;

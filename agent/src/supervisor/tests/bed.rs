@@ -8,15 +8,19 @@ use crate::api::{ConfigMap, ObjectReference, Secret};
 use crate::durable::clock::Now;
 use crate::image::{Found, Image, Reference, REGISTRY_UNAVAILABLE};
 use crate::pod::lifecycle::StartFailure;
+use crate::pod::payload::Payload;
 use crate::pod::samples;
 use crate::pod::storage::{Defaults, Storage};
-use crate::runtime::{Exit, Preopen};
-use crate::volume::{PodVolumes, Told};
+use crate::runtime::quota::Account;
+use crate::runtime::{Exit, Place, Preopen};
+use crate::volume::{HostPath, MountError, ObjectVolume, PodVolumes, RootFiles, Told};
 use futures_lite::future::yield_now;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// The executor is one for the whole process: one story at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -170,6 +174,10 @@ pub struct FakeWorkshop {
     pub stubborn: Mutex<bool>,
     /// What is laid out for which pod, and who is told of what is refused there.
     pub volumes: Mutex<Vec<(String, Told)>>,
+    /// The volumes of objects, each time that one was written.
+    pub written: Mutex<Vec<String>>,
+    /// Those that are there as they were last.
+    pub kept_volumes: Mutex<Vec<String>>,
     /// Who was told to stop.
     pub notices: Mutex<Vec<String>>,
     pub removed_logs: Mutex<Vec<PodKey>>,
@@ -221,13 +229,50 @@ impl Workshop for FakeWorkshop {
             Ok(run)
         })
     }
-    fn lay_volumes(&self, uid: String, _: Storage, told: Told) -> BoxFuture<'_, io::Result<PodVolumes>> {
+    fn lay_volumes(
+        &self,
+        uid: String,
+        _: Storage,
+        _: Vec<HostPath>,
+        told: Told,
+    ) -> BoxFuture<'_, Result<PodVolumes, MountError>> {
         lock(&self.volumes).push((uid, told));
-        Box::pin(async { Ok(PodVolumes::default()) })
+        Box::pin(async { Ok(PodVolumes::none()) })
+    }
+    fn write_volume(
+        &self,
+        volume: ObjectVolume,
+        payload: Payload,
+        _: bool,
+    ) -> BoxFuture<'_, io::Result<PathBuf>> {
+        let text = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
+        let files = payload.iter().map(|(path, file)| format!("{path}={}", text(&file.data)));
+        lock(&self.written).push(format!("{} {}", volume.name, files.collect::<Vec<_>>().join(" ")));
+        Box::pin(async { Ok("/".into()) })
+    }
+    fn take_up(&self, volume: ObjectVolume) -> BoxFuture<'_, io::Result<Option<PathBuf>>> {
+        let kept = lock(&self.kept_volumes).contains(&volume.name).then(|| "/".into());
+        Box::pin(async { Ok(kept) })
+    }
+    fn lay_root(
+        &self,
+        _: String,
+        _: String,
+        _: RootFiles,
+        _: Arc<PodVolumes>,
+    ) -> BoxFuture<'_, io::Result<(OwnedFd, Arc<Account>)>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+    fn end_of_log(&self, _: PodKey, container: String, run: u32) -> BoxFuture<'_, Vec<u8>> {
+        Box::pin(async move { format!("last lines of {container}'s run {run}").into_bytes() })
     }
     fn lay_notice(&self, _: String, _: String) -> BoxFuture<'_, io::Result<Preopen>> {
-        let preopen =
-            Preopen { guest: "/run/copepod".into(), host: "/".into(), read_only: true, account: None };
+        let preopen = Preopen {
+            guest: "/run/copepod".into(),
+            place: Place::Folder("/".into()),
+            read_only: true,
+            account: None,
+        };
         Box::pin(async { Ok(preopen) })
     }
     fn give_notice(&self, uid: String, container: String) -> BoxFuture<'_, io::Result<()>> {
@@ -299,7 +344,8 @@ impl Bed {
             (Arc::<FakeApi>::default(), Arc::<FakeWorkshop>::default(), Arc::<FakeClock>::default());
         let supervisor = Supervisor::new(Setup {
             deaths: Arc::default(),
-            storage: Defaults { bytes: 1 << 20, files: 100 },
+            storage: Defaults { bytes: 1 << 20, files: 100, memory: 1 << 20 },
+            secrets_at_rest: true,
             checkpoints,
             awaited: Awaited { cluster: true, folder: false },
             api: api.clone(),

@@ -16,7 +16,8 @@
 //!
 //! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
 //! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
-//! [`api`] the Kubernetes objects as this agent reads them, and [`control`] the control thread's executor.
+//! [`api`] the Kubernetes objects as this agent reads them, [`outgoing`] the connections that it opens, and [`control`]
+//! the control thread's executor.
 //!
 //! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
 //! [`pod`] performs nothing.
@@ -33,6 +34,7 @@ pub mod image;
 pub mod log;
 pub mod manifest;
 pub mod node;
+mod outgoing;
 pub mod pod;
 pub mod runtime;
 pub mod server;

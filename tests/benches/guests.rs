@@ -107,7 +107,7 @@ fn spec(args: &[&str], out: &Arc<Counted>) -> GuestSpec {
     GuestSpec {
         name: "bench/guest/main".into(),
         args: std::iter::once("guest").chain(args.iter().copied()).map(str::to_owned).collect(),
-        env: Vec::new(),
+        env: Arc::new([]),
         preopens: Arc::new([]),
         files: Arc::new([]),
         listeners: Vec::new(),

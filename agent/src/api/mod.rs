@@ -13,6 +13,7 @@ mod node;
 mod objects;
 mod pod;
 mod pod_status;
+mod probe;
 mod quantity;
 mod review;
 mod token_request;
@@ -43,6 +44,10 @@ pub use pod::{
 pub use pod_status::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     HostIp, PodCondition, PodIp, PodStatus, VolumeMountStatus,
+};
+pub use probe::{
+    ExecAction, GrpcAction, HttpGetAction, HttpHeader, Lifecycle, LifecycleHandler, Probe, SleepAction,
+    TcpSocketAction,
 };
 pub use quantity::Quantity;
 pub use review::{

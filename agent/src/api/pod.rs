@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{object, ObjectMeta, PodStatus, Quantity, Volume};
+use super::{object, Lifecycle, ObjectMeta, PodStatus, Probe, Quantity, Volume};
 
 object! {
     /// A pod.
@@ -16,8 +16,8 @@ object! {
 }
 
 object! {
-    /// `spec` of a pod. Security contexts, probes and hooks are kept as they came: so far they are only
-    /// looked at to say what cannot be honoured.
+    /// `spec` of a pod. Security contexts are kept as they came: they are only looked at to say what cannot be
+    /// honoured.
     PodSpec {
         volumes: Vec<Volume>,
         init_containers: Vec<Container>,
@@ -71,10 +71,10 @@ object! {
         restart_policy_rules: Vec<Value>,
         volume_mounts: Vec<VolumeMount>,
         volume_devices: Vec<Value>,
-        liveness_probe: Option<Value>,
-        readiness_probe: Option<Value>,
-        startup_probe: Option<Value>,
-        lifecycle: Option<Value>,
+        liveness_probe: Option<Box<Probe>>,
+        readiness_probe: Option<Box<Probe>>,
+        startup_probe: Option<Box<Probe>>,
+        lifecycle: Option<Box<Lifecycle>>,
         termination_message_path: String,
         termination_message_policy: String,
         image_pull_policy: String,

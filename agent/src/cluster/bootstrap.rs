@@ -18,7 +18,7 @@ use super::clock::wait_for_clock;
 use super::csr::{CsrError, Wanted};
 use super::error::ApiError;
 use super::kubeconfig::Kubeconfig;
-use super::transport::within;
+use crate::outgoing::within;
 use crate::control::blocking;
 use crate::durable::{ClockStep, FileState};
 

@@ -17,9 +17,10 @@ use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
 use super::error::ApiError;
-use super::transport::{connect, within, Sender, Server};
+use super::transport::{connect, Sender, Server};
 use crate::api::Status;
 use crate::config::VERSION;
+use crate::outgoing::within;
 
 /// An ordinary request gets this long.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use rcgen::SanType;
 use super::certificates::{CertificateError, CertificateFolder, Identity, Purpose};
 use super::client::Client;
 use super::csr::{CsrError, Wanted};
-use super::transport::within;
+use crate::outgoing::within;
 use crate::control;
 
 /// First and longest pause after a refusal.

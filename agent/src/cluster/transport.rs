@@ -1,39 +1,29 @@
 //! One connection to the API server: name, TCP, TLS, HTTP/2 (or HTTP/1.1 where ALPN offers no other).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use bytes::Bytes;
-use futures_lite::FutureExt;
 use futures_rustls::TlsConnector;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use rustls::pki_types::ServerName;
 use rustls::ClientConfig;
-use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::error::ApiError;
-use crate::control::{self, HyperExecutor};
+use crate::outgoing::{self, within, Stream};
 
 /// One address gets this long to accept; a name may have several.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The resolver gets this long (glibc's own default is 5 s a try, two tries).
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
 /// TLS gets this long; a Pi Zero needs a fifth of a second.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 8;
 /// A connection that was silent this long is pinged (client-go's `ReadIdleTimeout`)…
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// …and given up when no answer comes in this time (client-go's `PingTimeout`).
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes in flight a stream: what is buffered for a slow reader.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// Bytes in flight a connection: a few streams that are not read must not stop the heartbeat's.
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// TCP's own probes, for HTTP/1.1, which has no pings: after a silence of this length, at this interval,
 /// so often.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(5), 3);
@@ -71,16 +61,8 @@ impl Server {
     /// # Errors
     /// [`ApiError::Unreachable`]
     pub async fn addresses(&self) -> Result<Vec<SocketAddr>, ApiError> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, self.port)]);
-        }
-        let name = (self.host.clone(), self.port);
-        let lookup = control::blocking(move || {
-            name.to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
-        });
-        let found = within(RESOLVE_TIMEOUT, lookup)
+        let found = outgoing::addresses(&self.host, self.port)
             .await
-            .and_then(|found| found)
             .map_err(|error| self.unreachable(format!("looking up the name: {error}")))?;
         if found.is_empty() {
             return Err(self.unreachable("the name has no address".into()));
@@ -110,32 +92,13 @@ pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<Sender, 
         .and_then(|done| done)
         .map_err(|error| server.unreachable(explain_tls(&error)))?;
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = FuturesIo::new(stream);
+    let stream = Stream::new(stream);
     let broken = |error: hyper::Error| server.unreachable(format!("starting HTTP: {error}"));
     if speaks_http2 {
-        let (sender, connection) = http2::Builder::new(HyperExecutor)
-            .timer(SmolTimer::new())
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(io)
-            .await
-            .map_err(broken)?;
-        control::spawn(async move {
-            if let Err(error) = connection.await {
-                log::debug!("the connection to the API server ended: {error}");
-            }
-        })
-        .detach();
-        Ok(Sender::Many(sender))
+        let sender = outgoing::http2(stream, Some((PING_AFTER, PING_TIMEOUT))).await;
+        Ok(Sender::Many(sender.map_err(broken)?))
     } else {
-        let (sender, connection) = http1::handshake(io).await.map_err(broken)?;
-        control::spawn(async move {
-            let _ = connection.await;
-        })
-        .detach();
-        Ok(Sender::One(sender))
+        Ok(Sender::One(outgoing::http1(stream).await.map_err(broken)?))
     }
 }
 
@@ -177,18 +140,4 @@ fn explain_tls(error: &io::Error) -> String {
         ""
     };
     format!("TLS: {text}{advice}")
-}
-
-/// Gives `future` this long.
-///
-/// # Errors
-/// `TimedOut` when it is not done by then.
-pub async fn within<T>(limit: Duration, future: impl std::future::Future<Output = T>) -> io::Result<T> {
-    async { Ok(future.await) }
-        .or(async {
-            Timer::after(limit).await;
-            let seconds = limit.as_secs();
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {seconds} s")))
-        })
-        .await
 }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::client::{read_json, Call, Client, MAX_LIST, MAX_OBJECT};
 use super::error::ApiError;
-use super::transport::within;
+use crate::outgoing::within;
 use crate::api::Status;
 
 /// First and longest pause after a failure (client-go's reflector).

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::backoff::go_duration;
+use super::handlers::ProbeKind;
 use crate::api::{ObjectReference, Pod};
 
 /// `type` of an event.
@@ -156,6 +157,41 @@ pub fn stopping(container: &str) -> EventText {
 #[must_use]
 pub fn pre_stop_failed(container: &str) -> EventText {
     of(container, EventKind::Warning, "FailedPreStopHook", "PreStopHook failed".to_owned())
+}
+
+/// What a container wanted done when it began could not be.
+#[must_use]
+pub fn post_start_failed(container: &str) -> EventText {
+    of(container, EventKind::Warning, "FailedPostStartHook", "PostStartHook failed".to_owned())
+}
+
+/// A probe failed.
+#[must_use]
+pub fn unhealthy(container: &str, kind: ProbeKind, output: &str) -> EventText {
+    let message = format!("{} probe failed: {output}", kind.word());
+    of(container, EventKind::Warning, "Unhealthy", message)
+}
+
+/// A probe could not be made.
+#[must_use]
+pub fn probe_errored(container: &str, kind: ProbeKind, error: &str) -> EventText {
+    let message = format!("{} probe errored and resulted in unknown state: {error}", kind.word());
+    of(container, EventKind::Warning, "Unhealthy", message)
+}
+
+/// A probe succeeded, and something about it is odd.
+#[must_use]
+pub fn probe_warning(container: &str, kind: ProbeKind, output: &str) -> EventText {
+    let message = format!("{} probe warning: {output}", kind.word());
+    of(container, EventKind::Warning, "ProbeWarning", message)
+}
+
+/// A container is stopped because of what a probe said.
+#[must_use]
+pub fn unhealthy_stop(container: &str, kind: ProbeKind, again: bool) -> EventText {
+    let tail = if again { ", will be restarted" } else { "" };
+    let message = format!("Container {container} failed {} probe{tail}", kind.word().to_lowercase());
+    of(container, EventKind::Normal, "Killing", message)
 }
 
 /// A container is stopped because its image was changed.

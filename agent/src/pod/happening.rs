@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::backoff::go_duration;
 use super::events::{self, EventText};
-use super::lifecycle::over;
+use super::handlers::ProbeKind;
+use super::lifecycle::{over, own_grace};
 use super::policy::restarts;
 use super::record::{
-    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Waiting,
+    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Stop, Waiting,
     CRASH_LOOP,
 };
 use super::termination::message;
@@ -75,6 +76,15 @@ pub enum Happening {
         /// Whether it was done.
         well: bool,
     },
+    /// Probes of a container have said so often enough in a row that it counts.
+    Probed {
+        /// The container.
+        container: String,
+        /// What was probed.
+        kind: ProbeKind,
+        /// What they said.
+        well: bool,
+    },
     /// A container's guest was told that it is to stop.
     Asked(String),
     /// A container's guest was made to end, and this exit code says why.
@@ -113,6 +123,8 @@ pub enum StartFailure {
     Create(String),
     /// The module cannot run.
     Run(String),
+    /// It ran, and what it wants done when it begins could not be.
+    PostStart(String),
 }
 
 /// Why a container waits whose pull failed and is to be tried again (`pkg/kubelet/images/types.go`).
@@ -137,6 +149,7 @@ impl StartFailure {
             StartFailure::NeverPull => StartFailure::NeverPull,
             StartFailure::Config(text) => StartFailure::Config(bounded(text, MAX_MESSAGE)),
             StartFailure::Create(text) => StartFailure::Create(bounded(text, MAX_MESSAGE)),
+            StartFailure::PostStart(text) => StartFailure::PostStart(bounded(text, MAX_MESSAGE)),
             StartFailure::Run(text) => StartFailure::Run(bounded(text, MAX_MESSAGE)),
         }
     }
@@ -191,6 +204,12 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
                     _ => at,
                 };
                 launched(container, id, image_id, launched_at, at);
+                if let (Some((spec, _)), Activity::Running(running)) =
+                    (spec_of(pod, &container.name), &mut container.activity)
+                {
+                    running.started = spec.startup_probe.is_none();
+                    running.ready = spec.readiness_probe.is_none();
+                }
             }
             vec![events::started(&container)]
         }
@@ -208,6 +227,7 @@ pub fn apply(pod: &Pod, record: &mut PodRecord, happening: Happening, now: Now) 
             }
             vec![events::pre_stop_failed(&container)]
         }
+        Happening::Probed { container, kind, well } => probed(pod, record, &container, kind, well, now),
         Happening::Asked(name) => {
             if let Some(running) = record.running_mut(&name) {
                 running.asked = true;
@@ -251,7 +271,10 @@ pub fn suspect(container: &mut ContainerRecord, count: u32, at: Duration) -> Opt
 fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, now: Now) -> Vec<EventText> {
     let Some((spec, init)) = spec_of(pod, name) else { return Vec::new() };
     let Some(container) = record.container_mut(name) else { return Vec::new() };
-    container.activity = Activity::Idle;
+    let launch = match std::mem::take(&mut container.activity) {
+        Activity::Launching(launch) => Some(launch),
+        _ => None,
+    };
     let image = spec.image.as_str();
     let (reason, message) = match failure.bounded() {
         StartFailure::InvalidImageName(message) => {
@@ -300,11 +323,60 @@ fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, 
             }
             return told;
         }
+        StartFailure::PostStart(message) => {
+            let Some(launch) = launch else { return Vec::new() };
+            let ended = ContainerStateTerminated {
+                exit_code: STOPPED,
+                reason: "Error".to_owned(),
+                started_at: Some(launch.at),
+                finished_at: Some(Time::from(now.wall).max(launch.at)),
+                container_id: launch.id,
+                ..ContainerStateTerminated::default()
+            };
+            if container.ended.is_some() {
+                container.restart_count = container.restart_count.saturating_add(1);
+            }
+            container.image_id = launch.image_id;
+            let log = Some(container.restart_count);
+            let mut told = vec![events::post_start_failed(name)];
+            told.extend(finish(pod, spec, init, container, Ended { terminated: ended, log }, now));
+            if container.waiting.is_none() && restarts(pod, spec, init, STOPPED) {
+                container.waiting = Some(Waiting::new("PostStartHookError", message));
+            }
+            return told;
+        }
         StartFailure::Config(message) => ("CreateContainerConfigError", message),
         StartFailure::Create(message) => ("CreateContainerError", message),
     };
     container.retry_at = Some(now.mono.saturating_add(RETRY));
     told(container, reason, &message).map_or_else(Vec::new, |()| vec![events::failed(name, &message)])
+}
+
+/// What probes say of a container that runs, and is not being stopped.
+fn probed(
+    pod: &Pod,
+    record: &mut PodRecord,
+    name: &str,
+    kind: ProbeKind,
+    well: bool,
+    now: Now,
+) -> Vec<EventText> {
+    let stopping = record.stop.is_some() || record.removed;
+    let Some((spec, init)) = spec_of(pod, name) else { return Vec::new() };
+    let Some(running) = record.running_mut(name) else { return Vec::new() };
+    match (kind, well) {
+        (ProbeKind::Readiness, _) => running.ready = well,
+        (ProbeKind::Startup, true) => running.started = true,
+        (ProbeKind::Liveness, true) => {}
+        (ProbeKind::Startup | ProbeKind::Liveness, false) if !stopping && running.stop.is_none() => {
+            let own = kind.of(spec).and_then(|probe| probe.termination_grace_period_seconds);
+            running.stop = Some(Stop::within(own.unwrap_or_else(|| own_grace(pod)), now));
+            let again = restarts(pod, spec, init, STOPPED);
+            return vec![events::unhealthy_stop(name, kind, again)];
+        }
+        _ => {}
+    }
+    Vec::new()
 }
 
 /// Sets why a container waits; `Some` when that is news.
@@ -399,3 +471,8 @@ fn spec_of<'p>(pod: &'p Pod, name: &str) -> Option<(&'p Container, bool)> {
     let all = init.chain(pod.spec.containers.iter().map(|container| (container, false)));
     all.into_iter().find(|(container, _)| container.name == name)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[path = "probed_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::events::{self, EventText};
 use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
-use super::hooks::pre_stop;
+use super::handlers::pre_stop;
 use super::policy::{is_sidecar, restarts};
 use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, PreStop, Stop, Waiting};
 use super::status::is_final;
@@ -20,9 +20,6 @@ pub use super::happening::{apply, suspect, Happening, StartFailure};
 
 /// Grace of a pod that names none (`DefaultTerminationGracePeriodSeconds`).
 const DEFAULT_GRACE: i64 = 30;
-
-/// Shortest grace of a guest that is waited for (`minimumGracePeriodInSeconds`).
-const MIN_GRACE: i64 = 2;
 
 /// Grace of a pod that is evicted for the room that it takes (`immediateEvictionGracePeriodSeconds`).
 const EVICTION_GRACE: i64 = 1;
@@ -71,7 +68,7 @@ pub fn advance(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText> {
             events.extend(stop(record, own_grace(pod), now));
         }
         for (spec, container) in specs_mut(pod, record) {
-            events.extend(advance_container(spec, container, now));
+            events.extend(advance_container(spec, container, own_grace(pod), now));
         }
     }
     events
@@ -103,34 +100,38 @@ fn check_deletion(pod: &Pod, record: &mut PodRecord, now: Now) -> Vec<EventText>
     stop(record, grace, now)
 }
 
-fn own_grace(pod: &Pod) -> i64 {
+pub(super) fn own_grace(pod: &Pod) -> i64 {
     pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE)
 }
 
 /// Begins to stop all of the pod, or shortens the grace of a stop that goes on.
 fn stop(record: &mut PodRecord, grace: i64, now: Now) -> Vec<EventText> {
-    let grace = grace.max(0);
-    let wait = u64::try_from(grace.max(MIN_GRACE)).unwrap_or(0);
-    let deadline = now.mono.saturating_add(Duration::from_secs(wait));
+    let new = Stop::within(grace, now);
     match &mut record.stop {
         Some(stop) => {
-            if grace < stop.grace {
-                *stop = Stop { deadline: deadline.min(stop.deadline), grace };
+            if new.grace < stop.grace {
+                *stop = Stop { deadline: new.deadline.min(stop.deadline), ..new };
             }
             Vec::new()
         }
         none => {
-            *none = Some(Stop { deadline, grace });
+            *none = Some(new);
             record.all().filter(|c| c.running().is_some()).map(|c| events::stopping(&c.name)).collect()
         }
     }
 }
 
-fn advance_container(spec: &Container, container: &mut ContainerRecord, now: Now) -> Vec<EventText> {
+fn advance_container(
+    spec: &Container,
+    container: &mut ContainerRecord,
+    grace: i64,
+    now: Now,
+) -> Vec<EventText> {
     let changed = !container.image.is_empty() && container.image != spec.image;
-    match &container.activity {
+    match &mut container.activity {
         Activity::Running(running) if changed && running.kill.is_none() && !container.replace => {
             container.replace = true;
+            running.stop.get_or_insert(Stop::within(grace, now));
             vec![events::changed(&spec.name)]
         }
         Activity::Idle if changed && container.waiting.is_some() => {
@@ -172,17 +173,13 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
             plan.actions.push(Action::Forget);
         }
     } else if let Some(stop) = record.stop.filter(|_| running) {
-        let waits = waits_for_grace(pod);
-        let due = now.mono >= stop.deadline;
-        let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
-        plan_stop(pod, record, stop, due, (due || !waits).then_some(code), &mut plan);
-        if !record.quiet() && !due {
+        let way = Way::of(pod, stop, now);
+        plan_stop(pod, record, way, &mut plan);
+        if !record.quiet() && !way.due {
             plan.wake = Some(stop.deadline);
         }
     } else if running && !over(pod, record) {
-        for container in record.all().filter(|container| container.replace && container.running().is_some()) {
-            plan_end(container, STOPPED, &mut plan);
-        }
+        plan_own_stops(pod, record, now, &mut plan);
         plan_starts(pod, record, now, &mut plan);
         if let Some(deadline) = deadline(pod) {
             let left = deadline.saturating_sub(record.active(now));
@@ -196,31 +193,69 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Now) -> Plan {
     plan
 }
 
+/// How what runs is stopped now.
+#[derive(Clone, Copy)]
+struct Way {
+    /// The grace is over: nobody is waited for.
+    due: bool,
+    /// There is time for what a container wants done before.
+    hooks: bool,
+    /// What runs ends now, and the exit code says why; none: it is told, and has its grace.
+    code: Option<i32>,
+}
+
+impl Way {
+    fn of(pod: &Pod, stop: Stop, now: Now) -> Way {
+        let waits = waits_for_grace(pod);
+        let due = now.mono >= stop.deadline;
+        let code = if waits || stop.grace == 0 { KILLED } else { STOPPED };
+        Way { due, hooks: !due && stop.grace > 0, code: (due || !waits).then_some(code) }
+    }
+}
+
+/// Stops the containers that are to end alone.
+fn plan_own_stops(pod: &Pod, record: &PodRecord, now: Now, plan: &mut Plan) {
+    let init = pod.spec.init_containers.iter().zip(&record.init);
+    for (spec, container) in init.chain(pod.spec.containers.iter().zip(&record.containers)) {
+        let Some(running) = container.running().filter(|running| running.kill.is_none()) else { continue };
+        let Some(stop) = running.stop else { continue };
+        let way = Way::of(pod, stop, now);
+        plan_stop_of(spec, container, way, false, plan);
+        let hook = way.hooks && running.pre_stop != PreStop::Done && pre_stop(spec).is_some();
+        if hook || way.code.is_none() {
+            wake(plan, stop.deadline);
+        }
+    }
+}
+
 /// Stops a pod. What its containers want done before is done first, for all at once. Then sidecars go when all is gone
 /// that came after them, the last one first (`kuberuntime_termination_order.go`). When the grace is over, nobody is
 /// waited for. No `code`: what runs has until then, and is told.
-fn plan_stop(pod: &Pod, record: &PodRecord, stop: Stop, due: bool, code: Option<i32>, plan: &mut Plan) {
+fn plan_stop(pod: &Pod, record: &PodRecord, way: Way, plan: &mut Plan) {
     let mut needed = false;
     let init = pod.spec.init_containers.iter().map(|spec| (is_sidecar(spec), spec)).zip(&record.init);
     let apps = pod.spec.containers.iter().map(|spec| (false, spec)).zip(&record.containers);
     for ((sidecar, spec), container) in init.chain(apps).rev() {
-        let before = match container.running() {
-            Some(running) if !due && stop.grace > 0 && matches!(pre_stop(spec), Ok(Some(_))) => {
-                running.pre_stop
-            }
-            _ => PreStop::Done,
-        };
-        match (&container.activity, code) {
-            (Activity::Starting | Activity::Launching(_), _) => plan_end(container, KILLED, plan),
-            _ if before == PreStop::Waits => plan.actions.push(Action::PreStop(container.name.clone())),
-            _ if before == PreStop::Runs || (!due && sidecar && needed) => {}
-            (_, Some(code)) => plan_end(container, code, plan),
-            (Activity::Running(running), None) if !running.asked && running.kill.is_none() => {
-                plan.actions.push(Action::Ask(container.name.clone()));
-            }
-            _ => {}
-        }
+        plan_stop_of(spec, container, way, !way.due && sidecar && needed, plan);
         needed |= container.activity != Activity::Idle;
+    }
+}
+
+/// Stops one container; `held`: not yet, but what it wants done before is done.
+fn plan_stop_of(spec: &Container, container: &ContainerRecord, way: Way, held: bool, plan: &mut Plan) {
+    let before = match container.running() {
+        Some(running) if way.hooks && pre_stop(spec).is_some() => running.pre_stop,
+        _ => PreStop::Done,
+    };
+    match (&container.activity, way.code) {
+        (Activity::Starting | Activity::Launching(_), _) => plan_end(container, KILLED, plan),
+        _ if before == PreStop::Waits => plan.actions.push(Action::PreStop(container.name.clone())),
+        _ if before == PreStop::Runs || held => {}
+        (_, Some(code)) => plan_end(container, code, plan),
+        (Activity::Running(running), None) if !running.asked && running.kill.is_none() => {
+            plan.actions.push(Action::Ask(container.name.clone()));
+        }
+        _ => {}
     }
 }
 
@@ -251,8 +286,9 @@ fn plan_starts(pod: &Pod, record: &PodRecord, now: Now, plan: &mut Plan) {
             continue;
         }
         plan_start(pod, spec, true, container, now, plan);
-        // The next waits until a sidecar runs, once.
-        if !sidecar || (container.running().is_none() && index >= reached) {
+        // The next waits until a sidecar has started, once.
+        let started = container.running().is_some_and(|running| running.started);
+        if !sidecar || (!started && index >= reached) {
             return;
         }
     }

@@ -7,7 +7,7 @@
 //!   [`ports`] what it listens on, [`destinations`] where it may connect to, [`storage`] how far it may fill the disk.
 //! * [`status`] turns record into `status`, with [`phase`] and [`conditions`]; [`patch`] says what of it is new.
 //! * [`payload`] makes the files of volumes out of objects, [`hosts`] and [`termination`] speak of a container's own root.
-//! * [`hooks`] reads what a container wants done before it is stopped.
+//! * [`handlers`] reads what is done to a container from outside: probes and hooks.
 //! * [`resize`] says that a pod cannot be resized in place.
 //! * [`checkpoint`] is a pod as it is written down, for a life of the agent that has nobody to ask.
 //! * [`events`] holds the words that `kubectl describe` shows; [`logs`] which run's log is asked for.
@@ -25,8 +25,8 @@ pub mod env_file;
 pub mod environment;
 pub mod events;
 pub mod expansion;
+pub mod handlers;
 pub mod happening;
-pub mod hooks;
 pub mod hosts;
 pub mod lifecycle;
 pub mod logs;

@@ -101,6 +101,19 @@ pub struct Stop {
     pub grace: i64,
 }
 
+impl Stop {
+    /// One that begins now.
+    #[must_use]
+    pub fn within(grace: i64, now: Now) -> Stop {
+        let grace = grace.max(0);
+        let wait = u64::try_from(grace.max(MIN_GRACE)).unwrap_or(0);
+        Stop { deadline: now.mono.saturating_add(Duration::from_secs(wait)), grace }
+    }
+}
+
+/// Shortest grace of a guest that is waited for (`minimumGracePeriodInSeconds`).
+const MIN_GRACE: i64 = 2;
+
 /// What happened to one container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ContainerRecord {
@@ -170,6 +183,15 @@ pub struct Running {
     pub asked: bool,
     /// It was ended by the agent, and this is the exit code that says how.
     pub kill: Option<i32>,
+    /// Its startup probe has succeeded, or it has none.
+    #[serde(skip)]
+    pub started: bool,
+    /// Its readiness probe says that it is, or it has none.
+    #[serde(skip)]
+    pub ready: bool,
+    /// It alone is to end, to be started anew: another image, or a probe that says so.
+    #[serde(skip)]
+    pub stop: Option<Stop>,
 }
 
 /// How far a `preStop` hook is.
@@ -400,6 +422,9 @@ pub(super) fn launched(
         pre_stop: PreStop::Waits,
         asked: false,
         kill: None,
+        started: false,
+        ready: false,
+        stop: None,
     });
     container.waiting = None;
     container.retry_at = None;

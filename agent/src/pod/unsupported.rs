@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::admission::Rejection;
 use super::destinations::{destinations, CONNECT};
 use super::events::{of_pod, EventKind, EventText};
-use super::hooks::pre_stop;
+use super::handlers;
 use super::ports::{annotated, is_tcp, LISTEN};
 use crate::api::{Container, Pod, Volume, VolumeSource};
 
@@ -115,18 +115,9 @@ fn container_refusal(pod: &Pod, container: &Container) -> Option<Rejection> {
             format!("container \"{name}\" has {what}, which this node cannot give yet"),
         ))
     };
-    for (field, probe) in [
-        ("a livenessProbe", &container.liveness_probe),
-        ("a readinessProbe", &container.readiness_probe),
-        ("a startupProbe", &container.startup_probe),
-    ] {
-        if probe.is_some() {
-            return unsupported("ProbeNotSupported", field);
-        }
-    }
-    if let Err(error) = pre_stop(container) {
-        let message = format!("container \"{name}\" has {error}");
-        return Some(Rejection::new("LifecycleHookNotSupported", message));
+    if let Some(problem) = handlers::problem(container) {
+        let message = format!("container \"{name}\" has {problem}");
+        return Some(Rejection::new("HandlerNotSupported", message));
     }
     if !container.volume_devices.is_empty() {
         return unsupported("VolumeDevicesNotSupported", "volumeDevices (raw block devices)");

@@ -212,8 +212,8 @@ pub enum StartError {
     /// Standard input that cannot be read.
     #[error("standard input cannot be given to the guest: {0}")]
     Stdin(String),
-    /// A NUL byte, or a `=` in a name.
-    #[error("{0} cannot be passed to a program: it has a NUL byte in it, or a = in a variable's name")]
+    /// A NUL byte.
+    #[error("{0} cannot be passed to a program: it has a NUL byte in it")]
     Argument(String),
 }
 
@@ -296,8 +296,8 @@ pub struct GuestSpec {
     pub name: String,
     /// argv, `args[0]` being the program.
     pub args: Vec<String>,
-    /// Environment, in order.
-    pub env: Vec<(String, String)>,
+    /// Environment, as `NAME=value`, in order.
+    pub env: Arc<[String]>,
     /// Folders, in the order of their descriptors.
     pub preopens: Arc<[Preopen]>,
     /// Files in them.
@@ -396,7 +396,7 @@ impl Runtime {
         let limit = spec.memory.unwrap_or(self.inner.default_memory);
         let listeners_at = if compiled.opens_files { spec.preopens.len() } else { 0 };
         announce(&mut spec, listeners_at);
-        let (env, given) = environment(&spec)?;
+        let given = arguments(&spec)?;
         let needs = compiled.initial_memory.saturating_add(given);
         if needs > limit {
             return Err(StartError::Memory { needs, limit });
@@ -404,7 +404,7 @@ impl Runtime {
         let shared = Arc::new(Shared::default());
         let descriptors = descriptors(&mut spec, listeners_at)?;
         let host = Host {
-            env,
+            env: spec.env,
             descriptors,
             destinations: Arc::new(Destinations::new(spec.destinations)),
             args: spec.args,
@@ -481,28 +481,25 @@ fn announce(spec: &mut GuestSpec, listeners_at: usize) {
     }
     let names: Vec<&str> = spec.listeners.iter().map(|listener| listener.name.as_str()).collect();
     let own = [
-        ("LISTEN_FDS", names.len().to_string()),
-        ("LISTEN_FDNAMES", names.join(":")),
-        ("LISTEN_FDS_START", listeners_at.saturating_add(FIRST_PREOPEN).to_string()),
+        format!("LISTEN_FDS={}", names.len()),
+        format!("LISTEN_FDNAMES={}", names.join(":")),
+        format!("LISTEN_FDS_START={}", listeners_at.saturating_add(FIRST_PREOPEN)),
     ];
-    spec.env.retain(|(name, _)| own.iter().all(|(own, _)| own != name));
-    spec.env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    let others = spec.env.iter().filter(|text| own.iter().all(|own| name(own) != name(text))).cloned();
+    spec.env = others.chain(own.iter().cloned()).collect();
 }
 
-/// The environment as `NAME=value`, once it and the arguments have been checked, and the bytes of both.
-fn environment(spec: &GuestSpec) -> Result<(Vec<String>, u64), StartError> {
-    let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let bytes = env.iter().chain(&spec.args).map(|text| text.len().saturating_add(1));
-    let size = bytes.fold(0, usize::saturating_add);
+/// The bytes of environment and arguments, once they have been checked.
+fn arguments(spec: &GuestSpec) -> Result<u64, StartError> {
+    let all = || spec.env.iter().chain(&spec.args);
+    let size = all().map(|text| text.len().saturating_add(1)).fold(0, usize::saturating_add);
     if size > MAX_ARGUMENTS {
         return Err(StartError::TooManyArguments { size, limit: MAX_ARGUMENTS });
     }
-    if let Some(name) = spec.env.iter().map(|(name, _)| name).find(|name| name.contains('=')) {
-        return Err(StartError::Argument(format!("the variable {name:?}")));
-    }
-    match env.iter().chain(&spec.args).find(|text| text.contains('\0')) {
+    match all().find(|text| text.contains('\0')) {
         Some(text) => Err(StartError::Argument(format!("{text:?}"))),
-        None => Ok((env, u64::try_from(size).unwrap_or(u64::MAX))),
+        None => Ok(u64::try_from(size).unwrap_or(u64::MAX)),
     }
 }
 

@@ -7,6 +7,7 @@ use event_listener::Event;
 
 use super::api::ApiFailure;
 use super::start::Started;
+use crate::pod::handlers::ProbeKind;
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::storage::Exceeded;
 use crate::runtime::Exit;
@@ -33,6 +34,15 @@ pub enum Message {
         /// What it has said of that.
         left: Vec<u8>,
     },
+    /// Probes of a container have said so often enough in a row.
+    Probed {
+        /// Which container.
+        container: String,
+        /// What was probed.
+        kind: ProbeKind,
+        /// What they said.
+        well: bool,
+    },
     /// What a container wanted done before its stop was done, or could not be.
     PreStopped {
         /// Which container.
@@ -54,7 +64,7 @@ pub enum Message {
 /// channel of the usual kind has a kilobyte.
 ///
 /// It needs no limit of its own: [`Message::Look`] is there once at most, and of the others each start, guest, hook, write,
-/// patch and delete that goes on sends one, as does each limit of a volume.
+/// patch and delete that goes on sends one, as does each limit of a volume, and each probe one a second at most.
 #[derive(Default)]
 pub struct Inbox {
     waiting: Mutex<VecDeque<Message>>,

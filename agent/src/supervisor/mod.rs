@@ -18,10 +18,11 @@ mod by_container;
 mod checkpoints;
 mod clock;
 mod deaths;
-mod hooks;
+mod handlers;
 mod inbox;
 pub mod local;
 mod ports;
+mod probes;
 mod reporter;
 mod root;
 mod start;
@@ -166,6 +167,8 @@ pub(crate) struct Shared {
     secrets_at_rest: bool,
     /// Pods cannot be written down, and somebody was told.
     unwritten: AtomicBool,
+    /// When this life of the agent began.
+    begun: Duration,
     given_sources: Last<Sources>,
     given_secrets: Last<Vec<Secret>>,
     node: Mutex<Arc<NodeFacts>>,
@@ -278,7 +281,7 @@ impl Supervisor {
             secrets_at_rest,
             awaited,
         } = setup;
-        let node = Mutex::new(Arc::new(node));
+        let (node, begun) = (Mutex::new(Arc::new(node)), clock.now().mono);
         Supervisor {
             shared: Arc::new(Shared {
                 api,
@@ -290,6 +293,7 @@ impl Supervisor {
                 checkpoints,
                 secrets_at_rest,
                 unwritten: AtomicBool::new(false),
+                begun,
                 given_sources: Last::default(),
                 given_secrets: Last::default(),
                 node,

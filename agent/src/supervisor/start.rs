@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_lite::future::or;
+
 use super::api::ApiFailure;
 use super::deaths::Mark;
+use super::handlers::{hook, Means};
 use super::root::ContainerRoot;
 use super::volumes;
 use super::workshop::{RunSpec, Running};
@@ -19,6 +22,7 @@ use crate::pod::environment::{
     arguments, program_name, references, sub_path, variables, Environment, EnvironmentError, ImageConfig,
     Sources,
 };
+use crate::pod::handlers::post_start;
 use crate::pod::events::{self, of_pod, EventKind};
 use crate::pod::lifecycle::{apply, Happening, StartFailure};
 use crate::pod::policy::{pull_policy, PullPolicy};
@@ -125,7 +129,22 @@ pub async fn start(
     let mark = shared.deaths.mark(&pod.metadata.uid, &container.name);
     let running = shared.workshop.run(image, spec).await?;
     shared.tell(pod, events::created(&container.name));
-    Ok(Started { run: RunGuard(Some(running)), id, image_id, mark, root })
+    let run = RunGuard(Some(running));
+    if let (Some(wanted), Some(running)) = (post_start(container), &run.0) {
+        let own = shared.node().ips.first().cloned();
+        let means = Means { own, run: &**running, clock: &*shared.clock };
+        let done = async { Some(hook(&wanted, &means).await) };
+        // What ended meanwhile has ended, and says itself how.
+        let ended = async {
+            running.wait().await;
+            None
+        };
+        if let Some(Err(error)) = Box::pin(or(ended, done)).await {
+            log::warn!("pod {}: postStart hook of container {}: {error}", events::pod_label(pod), container.name);
+            return Err(StartFailure::PostStart(error));
+        }
+    }
+    Ok(Started { run, id, image_id, mark, root })
 }
 
 /// Writes down that the container runs, before it does: what must run once only does not run twice, whatever becomes

@@ -7,8 +7,9 @@ use futures_lite::future::or;
 
 use super::by_container::ByContainer;
 use super::deaths::{Mark, STEADY};
-use super::hooks;
+use super::handlers::{hook, Means};
 use super::inbox::Message;
+use super::probes;
 use super::reporter::{Answer, Reporter};
 use super::root::ContainerRoot;
 use super::start::{self, Started};
@@ -17,7 +18,7 @@ use super::{Entry, Shared, Supervisor};
 use crate::api::{Container, Pod, PodStatus};
 use crate::control::{self, Task};
 use crate::pod::events::{pod_label, EventText};
-use crate::pod::hooks::pre_stop;
+use crate::pod::handlers::{pre_stop, ProbeKind};
 use crate::pod::is_static;
 use crate::pod::lifecycle::{advance, apply, plan, Action, Happening, StartFailure};
 use crate::pod::status::{is_final, report};
@@ -43,6 +44,8 @@ struct Tender {
     watches: ByContainer<Task<()>>,
     /// What is done before stops.
     hooks: ByContainer<Task<()>>,
+    /// Probes of what runs.
+    probes: ByContainer<Vec<Task<()>>>,
     serial: u64,
     reporter: Reporter,
     /// The pod is over, and its volumes are being removed.
@@ -69,6 +72,7 @@ pub async fn tend(shared: Arc<Shared>, entry: Arc<Entry>) {
         marks: ByContainer::default(),
         watches: ByContainer::default(),
         hooks: ByContainer::default(),
+        probes: ByContainer::default(),
         serial: 0,
         reporter: Reporter::new(accepted),
         cleared: false,
@@ -223,13 +227,16 @@ impl Tender {
     }
 
     fn pre_stop(&mut self, pod: &Pod, container: &str) {
-        let hook = container_of(pod, container).and_then(|container| pre_stop(container).ok().flatten());
+        let wanted = container_of(pod, container).and_then(pre_stop);
+        let run = self.entry.state().runs.get(container).cloned();
         let (shared, entry, name) = (self.shared.clone(), self.entry.clone(), container.to_owned());
         let task = control::spawn(async move {
             let own = shared.node().ips.first().cloned();
-            let outcome = match &hook {
-                Some(hook) => hooks::perform(hook, own, &*shared.clock).await,
-                None => Ok(()),
+            let outcome = match (&wanted, &run) {
+                (Some(wanted), Some(run)) => {
+                    Box::pin(hook(wanted, &Means { own, run: &**run, clock: &*shared.clock })).await
+                }
+                _ => Ok(()),
             };
             entry.inbox.put(Message::PreStopped { container: name, outcome });
         });
@@ -282,6 +289,7 @@ impl Tender {
             Message::Ended { container, exit, left } => {
                 self.watches.remove(&container);
                 self.hooks.remove(&container);
+                self.probes.remove(&container);
                 self.marks.remove(&container);
                 self.entry.state().runs.remove(&container);
                 Some(Happening::Ended(container, exit, left))
@@ -292,6 +300,12 @@ impl Tender {
                     log::warn!("pod {}: preStop hook of container {container}: {error}", pod_label(&pod));
                 }
                 Some(Happening::PreStopped { container, well: outcome.is_ok() })
+            }
+            Message::Probed { container, kind, well } => {
+                if kind == ProbeKind::Startup && well {
+                    self.probe(&pod, &container, &[ProbeKind::Readiness, ProbeKind::Liveness]);
+                }
+                Some(Happening::Probed { container, kind, well })
             }
             Message::Exceeded(exceeded) => {
                 Some(Happening::StorageExceeded(evicted(&pod, &exceeded, self.shared.storage)))
@@ -331,7 +345,27 @@ impl Tender {
             self.keep_mark(container.clone(), Arc::new(mark));
         }
         self.watch(container.clone(), run, root);
+        let pod = self.entry.state().pod.clone();
+        let first: &[ProbeKind] = match container_of(&pod, &container) {
+            // The others wait for it.
+            Some(spec) if spec.startup_probe.is_some() => &[ProbeKind::Startup],
+            _ => &[ProbeKind::Readiness, ProbeKind::Liveness],
+        };
+        self.probe(&pod, &container, first);
         Happening::Started { container, id, image_id }
+    }
+
+    /// Begins to probe a container that runs, in place of how it was probed before.
+    fn probe(&mut self, pod: &Pod, container: &str, kinds: &[ProbeKind]) {
+        let run = self.entry.state().runs.get(container).cloned();
+        let (Some(spec), Some(run)) = (container_of(pod, container), run) else { return };
+        let start = |kind: &ProbeKind| probes::start(&self.shared, &self.entry, spec, *kind, &run);
+        let tasks: Vec<Task<()>> = kinds.iter().filter_map(start).collect();
+        if tasks.is_empty() {
+            self.probes.remove(container);
+        } else {
+            self.probes.insert(container.to_owned(), tasks);
+        }
     }
 
     fn keep_mark(&mut self, container: String, mark: Arc<Mark>) {

@@ -25,7 +25,9 @@ use crate::pod::storage::Storage;
 use crate::pod::termination::{LOG_BYTES, LOG_LINES};
 use crate::runtime::destinations::Destination;
 use crate::runtime::quota::Account;
-use crate::runtime::{Exit, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
+use crate::runtime::{
+    Exit, FileMount, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage,
+};
 use crate::volume::{HostPath, MountError, Mounts, ObjectVolume, PodVolumes, RootFiles, Told, Volumes};
 use crate::{control, error_chain};
 
@@ -66,6 +68,12 @@ pub trait Running: Send + Sync {
     fn wait(&self) -> BoxFuture<'_, Exit>;
     /// What it has used.
     fn usage(&self) -> Usage;
+    /// Starts a second instance of its module, with these arguments, on the same volumes, whose stdout and stderr go
+    /// to `output`.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String>;
 }
 
 /// Makes containers.
@@ -364,24 +372,24 @@ impl WasmWorkshop {
         // The last, as guests look for those that they know by their numbers.
         let root = spec.root.filter(|root| preopens.iter().all(|folder| folder.guest != root.guest));
         preopens.extend(root);
-        let guest = GuestSpec {
-            name: format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container),
-            args: spec.args,
-            env: spec.env,
+        let kit = Kit {
+            runtime: self.runtime.clone(),
+            module: module.clone(),
+            env: spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
             preopens: preopens.into(),
             files: spec.mounts.files.into(),
-            listeners,
-            destinations: spec.destinations,
-            stdin,
-            stdout: output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone())),
-            stderr: output(Stream::Stderr, terminal.map(|t| t.stderr)),
+            destinations: spec.destinations.into(),
             memory: spec.memory,
             cpu_request: spec.cpu_request,
             cpu_limit: spec.cpu_limit,
-            fuel: self.by_hand.fuel,
         };
+        let stdout = output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone()));
+        let stderr = output(Stream::Stderr, terminal.map(|t| t.stderr));
+        let mut guest = kit.guest(spec.args, stdout, stderr);
+        guest.name = format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container);
+        (guest.listeners, guest.stdin, guest.fuel) = (listeners, stdin, self.by_hand.fuel);
         match self.runtime.spawn(module, guest) {
-            Ok(guest) => Ok(Box::new(WasmRun { guest, writer: writer.clone(), _held: held })),
+            Ok(guest) => Ok(Box::new(WasmRun { guest, kit, log: Some((writer.clone(), held)) })),
             Err(error) => {
                 writer.close();
                 Err(StartFailure::Run(format!("failed to start the module: {}", error_chain(&error))))
@@ -437,11 +445,46 @@ fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     })
 }
 
+/// What instances of a container's module are made of. Most of it is shared with the guest itself.
+#[derive(Clone)]
+struct Kit {
+    runtime: Runtime,
+    module: Module,
+    env: Arc<[String]>,
+    preopens: Arc<[Preopen]>,
+    files: Arc<[FileMount]>,
+    destinations: Arc<[Destination]>,
+    memory: Option<u64>,
+    cpu_request: u32,
+    cpu_limit: Option<u32>,
+}
+
+impl Kit {
+    fn guest(&self, args: Vec<String>, stdout: Arc<dyn Output>, stderr: Arc<dyn Output>) -> GuestSpec {
+        GuestSpec {
+            name: String::new(),
+            args,
+            env: self.env.clone(),
+            preopens: self.preopens.clone(),
+            files: self.files.clone(),
+            listeners: Vec::new(),
+            destinations: self.destinations.to_vec(),
+            stdin: None,
+            stdout,
+            stderr,
+            memory: self.memory,
+            cpu_request: self.cpu_request,
+            cpu_limit: self.cpu_limit,
+            fuel: None,
+        }
+    }
+}
+
 struct WasmRun {
     guest: Guest,
-    writer: Arc<Writer>,
-    /// Its ports are its own as long as it runs.
-    _held: Held,
+    kit: Kit,
+    /// The container's log, and its ports, which are its own as long as it runs; none: a second instance.
+    log: Option<(Arc<Writer>, Held)>,
 }
 
 impl Running for WasmRun {
@@ -452,14 +495,22 @@ impl Running for WasmRun {
     fn wait(&self) -> BoxFuture<'_, Exit> {
         Box::pin(async move {
             let exit = self.guest.wait().await;
-            let writer = self.writer.clone();
-            control::blocking(move || writer.close()).await;
+            if let Some((writer, _)) = &self.log {
+                let writer = writer.clone();
+                control::blocking(move || writer.close()).await;
+            }
             exit
         })
     }
 
     fn usage(&self) -> Usage {
         self.guest.usage()
+    }
+
+    fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String> {
+        let guest = self.kit.runtime.spawn(&self.kit.module, self.kit.guest(args, output.clone(), output));
+        let guest = guest.map_err(|error| error_chain(&error))?;
+        Ok(Box::new(WasmRun { guest, kit: self.kit.clone(), log: None }))
     }
 }
 

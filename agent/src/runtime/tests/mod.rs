@@ -56,7 +56,7 @@ fn spec(stdout: &Arc<Collected>) -> GuestSpec {
     GuestSpec {
         name: "default/test/guest".into(),
         args: vec!["program".into()],
-        env: Vec::new(),
+        env: Arc::new([]),
         listeners: Vec::new(),
         destinations: Vec::new(),
         stdin: None,

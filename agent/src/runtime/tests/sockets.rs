@@ -212,7 +212,7 @@ fn the_environment_says_where_listeners_are() {
             listeners: vec![first, second],
             preopens: std::sync::Arc::new([preopen]),
             // What somebody wrote by hand gives way.
-            env: vec![("A".into(), "1".into()), ("LISTEN_FDS".into(), "7".into())],
+            env: std::sync::Arc::new(["A=1".into(), "LISTEN_FDS=7".into()]),
             ..spec(&out)
         };
         let guest = runtime.spawn(&module, spec).unwrap();

@@ -148,7 +148,7 @@ pub struct Host {
     /// argv
     pub args: Vec<String>,
     /// `NAME=value`
-    pub env: Vec<String>,
+    pub env: Arc<[String]>,
     /// Open descriptors.
     pub descriptors: Descriptors,
     /// Where it may connect to.

@@ -125,12 +125,14 @@ pub struct FakeRun {
     pub seen: Receiver<()>,
     /// Does not end when it is killed.
     pub stubborn: bool,
+    /// How its next second instances end; well, when there are none left.
+    pub checks: Arc<Mutex<VecDeque<Exit>>>,
 }
 
 impl FakeRun {
     fn new(stubborn: bool) -> FakeRun {
         let (ended, seen) = async_channel::bounded(1);
-        FakeRun { exit: Arc::default(), ended, seen, stubborn }
+        FakeRun { exit: Arc::default(), ended, seen, stubborn, checks: Arc::default() }
     }
     pub fn end(&self, exit: Exit) {
         lock(&self.exit).get_or_insert(exit);
@@ -155,6 +157,12 @@ impl Running for FakeRun {
     }
     fn usage(&self) -> Usage {
         Usage { memory: 65_536, ..Usage::default() }
+    }
+    fn exec(&self, _: Vec<String>, _: Arc<dyn crate::runtime::Output>) -> Result<Box<dyn Running>, String> {
+        let exit = lock(&self.checks).pop_front().unwrap_or(Exit::Code(0));
+        let second = FakeRun::new(false);
+        second.end(exit);
+        Ok(Box::new(second))
     }
 }
 

@@ -56,13 +56,15 @@ pub enum Guest {
     Patient,
     /// C: does with files what its arguments say, and prints what came of it.
     Look,
+    /// Go: a server that says how it is, by HTTP, HTTPS and gRPC.
+    Health,
     /// Go, with much of its library linked (24 MB): goes round for as many seconds as its argument says.
     Large,
 }
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 21] = [
+    pub const ALL: [Guest; 22] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -83,6 +85,7 @@ impl Guest {
         Guest::Hostile,
         Guest::Patient,
         Guest::Look,
+        Guest::Health,
         Guest::Large,
     ];
 
@@ -108,6 +111,7 @@ impl Guest {
             Guest::Hostile => "hostile.c",
             Guest::Patient => "patient.c",
             Guest::Look => "look.c",
+            Guest::Health => "health.go",
             Guest::Large => "large.go",
         }
     }

@@ -18,9 +18,9 @@ use super::clock::wait_for_clock;
 use super::csr::{CsrError, Wanted};
 use super::error::ApiError;
 use super::kubeconfig::Kubeconfig;
-use crate::outgoing::within;
 use crate::control::blocking;
 use crate::durable::{ClockStep, FileState};
+use crate::outgoing::within;
 
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));

@@ -13,8 +13,8 @@ use rcgen::SanType;
 use super::certificates::{CertificateError, CertificateFolder, Identity, Purpose};
 use super::client::Client;
 use super::csr::{CsrError, Wanted};
-use crate::outgoing::within;
 use crate::control;
+use crate::outgoing::within;
 
 /// First and longest pause after a refusal.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));

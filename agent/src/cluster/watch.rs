@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 
 use super::client::{read_json, Call, Client, MAX_LIST, MAX_OBJECT};
 use super::error::ApiError;
-use crate::outgoing::within;
 use crate::api::Status;
+use crate::outgoing::within;
 
 /// First and longest pause after a failure (client-go's reflector).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));

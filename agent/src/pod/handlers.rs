@@ -279,7 +279,8 @@ mod tests {
     use serde_json::json;
 
     fn container(more: Value) -> Container {
-        let mut json = json!({"name": "c", "image": "i", "ports": [{"name": "admin", "containerPort": 9090}]});
+        let mut json =
+            json!({"name": "c", "image": "i", "ports": [{"name": "admin", "containerPort": 9090}]});
         json.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         serde_json::from_value(json).unwrap()
     }
@@ -366,8 +367,7 @@ mod tests {
         let said: Vec<_> = [true, true, false, false, true, false, false, false, false]
             .map(|well| tally.add(well, &rhythm))
             .into();
-        let expected =
-            [None, Some(true), None, None, None, None, None, Some(false), Some(false)];
+        let expected = [None, Some(true), None, None, None, None, None, Some(false), Some(false)];
         assert_eq!(said, expected);
     }
 }

@@ -8,8 +8,8 @@ use super::handlers::ProbeKind;
 use super::lifecycle::{over, own_grace};
 use super::policy::restarts;
 use super::record::{
-    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Stop, Waiting,
-    CRASH_LOOP,
+    launched, Activity, ContainerRecord, Ended, Launch, PodFailure, PodRecord, PreStop, Running, Stop,
+    Waiting, CRASH_LOOP,
 };
 use super::termination::message;
 use crate::api::{Container, ContainerStateTerminated, Pod, Time};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::events::{self, EventText};
-use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
 use super::handlers::pre_stop;
+use super::happening::{KILLED, PULL_FAILED, SHOW_PULL_ERROR, STOPPED};
 use super::policy::{is_sidecar, restarts};
 use super::record::{Activity, Admission, ContainerRecord, PodFailure, PodRecord, PreStop, Stop, Waiting};
 use super::status::is_final;

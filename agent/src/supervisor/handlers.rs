@@ -225,12 +225,18 @@ async fn by_http(get: &Get, own: &str, agent: &str) -> Outcome {
             (301 | 302 | 303 | 307 | 308, Some(location)) => match target.follow(&location) {
                 Some(next) => target = next,
                 None => {
-                    return Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body))
+                    return Outcome::Warning(format!(
+                        "Probe terminated redirects, Response body: {}",
+                        answer.body
+                    ))
                 }
             },
             (200..=299, _) => return Outcome::Success,
             (300..=399, _) => {
-                return Outcome::Warning(format!("Probe terminated redirects, Response body: {}", answer.body))
+                return Outcome::Warning(format!(
+                    "Probe terminated redirects, Response body: {}",
+                    answer.body
+                ))
             }
             (status, _) => return Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
         }
@@ -257,7 +263,8 @@ async fn request(target: &Target, get: &Get, agent: &str) -> Result<Answer, Stri
     let mut sender = outgoing::http1(stream).await.map_err(said)?;
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = target.path.parse().map_err(|error| format!("the path {:?}: {error}", target.path))?;
+    *request.uri_mut() =
+        target.path.parse().map_err(|error| format!("the path {:?}: {error}", target.path))?;
     *request.headers_mut() = headers(target, get, agent);
     let response = sender.send_request(request).await.map_err(said)?;
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -324,11 +331,9 @@ async fn by_grpc(host: &str, port: u16, service: &str, secure: bool) -> Result<O
     let mut request = Request::new(Full::new(Bytes::from(check_request(service))));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.parse().map_err(|error| unreached(format!("{error}")))?;
-    for (name, value) in [
-        (header::CONTENT_TYPE, "application/grpc"),
-        (header::USER_AGENT, PROBE),
-        (header::TE, "trailers"),
-    ] {
+    for (name, value) in
+        [(header::CONTENT_TYPE, "application/grpc"), (header::USER_AGENT, PROBE), (header::TE, "trailers")]
+    {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     let response = sender.send_request(request).await.map_err(broken)?;
@@ -343,8 +348,8 @@ async fn by_grpc(host: &str, port: u16, service: &str, secure: bool) -> Result<O
         Some("0") => {}
         Some("12") => {
             return Err(format!(
-                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {why}"
-            ))
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {why}"
+        ))
         }
         Some(code) => {
             return Err(format!("error: health rpc probe failed: rpc error: code = {code} desc = {why}"))

@@ -96,9 +96,15 @@ fn answers_are_judged_and_redirects_followed() {
     let failed = |text: &str| Ok(Outcome::Failure(text.to_owned()));
     for (answers, expected) in [
         (&[b"HTTP/1.1 204 Fine\r\n\r\n" as &[u8]] as &'static [&'static [u8]], Ok(Outcome::Success)),
-        (&[b"HTTP/1.1 503 Oh\r\ncontent-length: 6\r\n\r\nsecret"], failed("HTTP probe failed with statuscode: 503")),
         (
-            &[b"HTTP/1.1 302 There\r\nlocation: /in?a\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 200 Fine\r\n\r\n"],
+            &[b"HTTP/1.1 503 Oh\r\ncontent-length: 6\r\n\r\nsecret"],
+            failed("HTTP probe failed with statuscode: 503"),
+        ),
+        (
+            &[
+                b"HTTP/1.1 302 There\r\nlocation: /in?a\r\ncontent-length: 0\r\n\r\n",
+                b"HTTP/1.1 200 Fine\r\n\r\n",
+            ],
             Ok(Outcome::Success),
         ),
         (
@@ -112,7 +118,9 @@ fn answers_are_judged_and_redirects_followed() {
         assert!(asked.iter().skip(1).all(|asked| asked.starts_with("GET /in?a HTTP/1.1\r\n")), "{asked:?}");
     }
     let port = closed();
-    let refused = format!("Get \"http://127.0.0.1:{port}/bye\": dial tcp 127.0.0.1:{port}: connect: connection refused");
+    let refused = format!(
+        "Get \"http://127.0.0.1:{port}/bye\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+    );
     assert_eq!(probed(&get(port), &ended), failed(&refused));
 }
 
@@ -130,7 +138,10 @@ fn connections_commands_and_silence() {
     let (handler, means) = (get(port), means(&ended));
     let silent = probe(&handler, Duration::from_millis(50), &means);
     let Ok(Outcome::Failure(text)) = control::run(silent) else { panic!("it did not fail") };
-    assert!(text.ends_with("context deadline exceeded (Client.Timeout exceeded while awaiting headers)"), "{text}");
+    assert!(
+        text.ends_with("context deadline exceeded (Client.Timeout exceeded while awaiting headers)"),
+        "{text}"
+    );
     let exec = Handler::Exec(vec!["check".to_owned()]);
     for (exit, said, expected) in [
         (Exit::Code(0), "fine", Outcome::Success),
@@ -162,6 +173,8 @@ fn grpc_messages_are_read_and_written() {
     }
     let refused = closed();
     let grpc = Handler::Grpc { port: refused, service: String::new(), secure: false };
-    let Ok(Outcome::Failure(text)) = probed(&grpc, &FakeRun(Exit::Code(0), "")) else { panic!("it did not fail") };
+    let Ok(Outcome::Failure(text)) = probed(&grpc, &FakeRun(Exit::Code(0), "")) else {
+        panic!("it did not fail")
+    };
     assert!(text.starts_with("error: failed to connect service at"), "{text}");
 }

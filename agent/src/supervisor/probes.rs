@@ -64,7 +64,9 @@ impl Prober {
         loop {
             clock.until(next).await;
             // One that takes longer than its period is not made up for.
-            next = next.max(clock.now().mono.saturating_sub(self.rhythm.period)).saturating_add(self.rhythm.period);
+            next = next
+                .max(clock.now().mono.saturating_sub(self.rhythm.period))
+                .saturating_add(self.rhythm.period);
             let Some((entry, pod)) = self.looked_after() else { return };
             let Some(well) = Box::pin(self.ask(&pod)).await else { continue };
             let Some(counts) = tally.add(well, &self.rhythm) else { continue };

@@ -22,8 +22,8 @@ use crate::pod::environment::{
     arguments, program_name, references, sub_path, variables, Environment, EnvironmentError, ImageConfig,
     Sources,
 };
-use crate::pod::handlers::post_start;
 use crate::pod::events::{self, of_pod, EventKind};
+use crate::pod::handlers::post_start;
 use crate::pod::lifecycle::{apply, Happening, StartFailure};
 use crate::pod::policy::{pull_policy, PullPolicy};
 use crate::pod::ports::listened;
@@ -140,7 +140,11 @@ pub async fn start(
             None
         };
         if let Some(Err(error)) = Box::pin(or(ended, done)).await {
-            log::warn!("pod {}: postStart hook of container {}: {error}", events::pod_label(pod), container.name);
+            log::warn!(
+                "pod {}: postStart hook of container {}: {error}",
+                events::pod_label(pod),
+                container.name
+            );
             return Err(StartFailure::PostStart(error));
         }
     }

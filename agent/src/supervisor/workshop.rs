@@ -25,9 +25,7 @@ use crate::pod::storage::Storage;
 use crate::pod::termination::{LOG_BYTES, LOG_LINES};
 use crate::runtime::destinations::Destination;
 use crate::runtime::quota::Account;
-use crate::runtime::{
-    Exit, FileMount, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage,
-};
+use crate::runtime::{Exit, FileMount, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
 use crate::volume::{HostPath, MountError, Mounts, ObjectVolume, PodVolumes, RootFiles, Told, Volumes};
 use crate::{control, error_chain};
 

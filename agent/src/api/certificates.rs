@@ -33,8 +33,7 @@ object! {
 object! {
     /// `Approved`, `Denied` or `Failed`.
     CertificateSigningRequestCondition {
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
         status: String,
         reason: String,
         message: String,

@@ -14,8 +14,7 @@ object! {
         last_timestamp: Option<Time>,
         count: i32,
         /// `Normal` or `Warning`
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
     } always {
         reporting_component: String,
         reporting_instance: String,

@@ -51,8 +51,7 @@ object! {
     /// `metadata` of a list.
     ListMeta {
         resource_version: String,
-        #[serde(rename = "continue")]
-        continue_token: String,
+        continue_token as "continue": String,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod event;
+mod fields;
 mod lease;
 mod meta;
 mod node;
@@ -57,36 +58,67 @@ pub use review::{
 pub use token_request::{BoundObjectReference, TokenRequest, TokenRequestSpec, TokenRequestStatus};
 pub use volume::{
     ConfigMapVolume, DownwardApiItem, DownwardApiVolume, EmptyDirVolume, HostPathVolume, ImageVolume,
-    KeyToPath, ProjectedVolume, ProjectionSource, SecretVolume, ServiceAccountTokenProjection, Volume,
-    VolumeSource,
+    KeyToPath, ProjectedVolume, ProjectionSource, SecretProjection, SecretVolume,
+    ServiceAccountTokenProjection, Volume, VolumeSource,
 };
 pub use word::Word;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
-/// Declares a struct of API fields: camelCase names, `null` and absent read as the default. Fields of
-/// the first block are left out when they are at their default; those of a block after `always` are
-/// always written.
+/// Declares a struct of API fields: camelCase names, or the one after `as`; `null` and absent read as the default
+/// ([`fields`]). Fields of the first block are left out when they are at their default; those of a block after
+/// `always` are always written.
 macro_rules! object {
-    ($(#[$meta:meta])* $name:ident { $($(#[$fm:meta])* $field:ident: $ty:ty,)* }
-        $(always { $($(#[$rm:meta])* $required:ident: $rty:ty,)* })?) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fm:meta])* $field:ident $(as $json:literal)?: $ty:ty,)* }
+        $(always { $($(#[$rm:meta])* $required:ident $(as $rjson:literal)?: $rty:ty,)* })?) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
         #[allow(missing_docs)]
         pub struct $name {
             $($(#[$fm])*
-            #[serde(
-                deserialize_with = "crate::api::null_as_default",
-                skip_serializing_if = "crate::api::is_default"
-            )]
+            #[serde($(rename = $json,)? skip_serializing_if = "crate::api::is_default")]
             pub $field: $ty,)*
             $($($(#[$rm])*
-            #[serde(deserialize_with = "crate::api::null_as_default")]
+            #[serde($(rename = $rjson)?)]
             pub $required: $rty,)*)?
+        }
+        impl crate::api::fields::Fields for $name {
+            const NAMES: &'static [&'static str] = &[
+                $(crate::api::name!($field $($json)?),)*
+                $($(crate::api::name!($required $($rjson)?),)*)?
+            ];
+            #[allow(unused_assignments)]
+            fn set<'de, A: serde::de::MapAccess<'de>>(&mut self, at: usize, map: &mut A) -> Result<(), A::Error> {
+                let mut at = at;
+                $(if at == 0 {
+                    return crate::api::fields::field(map, &mut self.$field);
+                }
+                at = at.wrapping_sub(1);)*
+                $($(if at == 0 {
+                    return crate::api::fields::field(map, &mut self.$required);
+                }
+                at = at.wrapping_sub(1);)*)?
+                Ok(())
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                crate::api::fields::read(deserializer)
+            }
         }
     };
 }
+/// The name of a field.
+macro_rules! name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $json:literal) => {
+        $json
+    };
+}
+use name;
 use object;
 
 /// What every top-level object has.
@@ -148,26 +180,6 @@ impl<'a, T: Object> Typed<'a, T> {
     pub fn new(object: &'a T) -> Self {
         Typed { api_version: T::API_VERSION, kind: T::KIND, object }
     }
-}
-
-/// A list as the API server answers it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, bound(deserialize = "T: Default + Deserialize<'de>"))]
-pub struct List<T> {
-    /// Where a watch goes on from, and where the next page begins.
-    #[serde(deserialize_with = "null_as_default")]
-    pub metadata: ListMeta,
-    /// The objects of this page.
-    #[serde(deserialize_with = "null_as_default")]
-    pub items: Vec<T>,
-}
-
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

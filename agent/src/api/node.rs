@@ -16,12 +16,9 @@ object! {
 object! {
     /// `spec` of a node.
     NodeSpec {
-        #[serde(rename = "podCIDR")]
-        pod_cidr: String,
-        #[serde(rename = "podCIDRs")]
-        pod_cidrs: Vec<String>,
-        #[serde(rename = "providerID")]
-        provider_id: String,
+        pod_cidr as "podCIDR": String,
+        pod_cidrs as "podCIDRs": Vec<String>,
+        provider_id as "providerID": String,
         unschedulable: bool,
         taints: Vec<Taint>,
     }
@@ -60,8 +57,7 @@ object! {
         reason: String,
         message: String,
     } always {
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
         status: String,
     }
 }
@@ -70,8 +66,7 @@ object! {
     /// One address of a node.
     NodeAddress {
     } always {
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
         address: String,
     }
 }
@@ -87,8 +82,7 @@ object! {
     /// One port; the API's name for it is capitalised.
     DaemonEndpoint {
     } always {
-        #[serde(rename = "Port")]
-        port: i32,
+        port as "Port": i32,
     }
 }
 
@@ -96,12 +90,9 @@ object! {
     /// What the node is. All of it is required.
     NodeSystemInfo {
     } always {
-        #[serde(rename = "machineID")]
-        machine_id: String,
-        #[serde(rename = "systemUUID")]
-        system_uuid: String,
-        #[serde(rename = "bootID")]
-        boot_id: String,
+        machine_id as "machineID": String,
+        system_uuid as "systemUUID": String,
+        boot_id as "bootID": String,
         kernel_version: String,
         os_image: String,
         container_runtime_version: String,

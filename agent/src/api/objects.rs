@@ -20,8 +20,7 @@ object! {
         metadata: ObjectMeta,
         data: BTreeMap<String, ByteString>,
         immutable: Option<bool>,
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
     }
 }
 
@@ -36,10 +35,8 @@ object! {
 object! {
     /// `spec` of a service.
     ServiceSpec {
-        #[serde(rename = "type")]
-        kind: String,
-        #[serde(rename = "clusterIP")]
-        cluster_ip: String,
+        kind as "type": String,
+        cluster_ip as "clusterIP": String,
         ports: Vec<ServicePort>,
     }
 }

@@ -30,10 +30,8 @@ object! {
         service_account_name: String,
         node_name: String,
         host_network: bool,
-        #[serde(rename = "hostPID")]
-        host_pid: bool,
-        #[serde(rename = "hostIPC")]
-        host_ipc: bool,
+        host_pid as "hostPID": bool,
+        host_ipc as "hostIPC": bool,
         host_users: Option<bool>,
         share_process_namespace: Option<bool>,
         security_context: Option<Value>,
@@ -90,8 +88,7 @@ object! {
         name: String,
         host_port: i32,
         protocol: String,
-        #[serde(rename = "hostIP")]
-        host_ip: String,
+        host_ip as "hostIP": String,
     } always {
         container_port: i32,
     }
@@ -248,8 +245,7 @@ object! {
 object! {
     /// Which nodes a pod wants.
     NodeAffinity {
-        #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-        required: Option<NodeSelector>,
+        required as "requiredDuringSchedulingIgnoredDuringExecution": Option<NodeSelector>,
     }
 }
 

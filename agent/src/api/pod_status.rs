@@ -12,14 +12,10 @@ object! {
         conditions: Vec<PodCondition>,
         message: String,
         reason: String,
-        #[serde(rename = "hostIP")]
-        host_ip: String,
-        #[serde(rename = "hostIPs")]
-        host_ips: Vec<HostIp>,
-        #[serde(rename = "podIP")]
-        pod_ip: String,
-        #[serde(rename = "podIPs")]
-        pod_ips: Vec<PodIp>,
+        host_ip as "hostIP": String,
+        host_ips as "hostIPs": Vec<HostIp>,
+        pod_ip as "podIP": String,
+        pod_ips as "podIPs": Vec<PodIp>,
         start_time: Option<Time>,
         init_container_statuses: Vec<ContainerStatus>,
         container_statuses: Vec<ContainerStatus>,
@@ -37,8 +33,7 @@ object! {
         reason: String,
         message: String,
     } always {
-        #[serde(rename = "type")]
-        kind: Word,
+        kind as "type": Word,
         status: Word,
     }
 }
@@ -62,8 +57,7 @@ object! {
     ContainerStatus {
         state: ContainerState,
         last_state: ContainerState,
-        #[serde(rename = "containerID")]
-        container_id: String,
+        container_id as "containerID": String,
         started: Option<bool>,
         allocated_resources: BTreeMap<String, Quantity>,
         resources: Option<ResourceRequirements>,
@@ -73,8 +67,7 @@ object! {
         ready: bool,
         restart_count: i32,
         image: String,
-        #[serde(rename = "imageID")]
-        image_id: String,
+        image_id as "imageID": String,
     }
 }
 
@@ -121,8 +114,7 @@ object! {
         message: String,
         started_at: Option<Time>,
         finished_at: Option<Time>,
-        #[serde(rename = "containerID")]
-        container_id: String,
+        container_id as "containerID": String,
     } always {
         exit_code: i32,
     }

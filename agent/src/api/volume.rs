@@ -75,12 +75,20 @@ object! {
 }
 
 object! {
-    /// The keys of a Secret as files. In a projection the API calls `secretName` just `name`.
+    /// The keys of a Secret as files.
     SecretVolume {
-        #[serde(alias = "name")]
         secret_name: String,
         items: Vec<KeyToPath>,
         default_mode: Option<i32>,
+        optional: bool,
+    }
+}
+
+object! {
+    /// The keys of a Secret as files of a projection.
+    SecretProjection {
+        name: String,
+        items: Vec<KeyToPath>,
         optional: bool,
     }
 }
@@ -125,9 +133,8 @@ object! {
 object! {
     /// One source of a projection.
     ProjectionSource {
-        secret: Option<SecretVolume>,
-        #[serde(rename = "downwardAPI")]
-        downward_api: Option<DownwardApiVolume>,
+        secret: Option<SecretProjection>,
+        downward_api as "downwardAPI": Option<DownwardApiVolume>,
         config_map: Option<ConfigMapVolume>,
         service_account_token: Option<ServiceAccountTokenProjection>,
         cluster_trust_bundle: Option<serde_json::Value>,
@@ -148,8 +155,7 @@ object! {
 object! {
     /// A path of the host.
     HostPathVolume {
-        #[serde(rename = "type")]
-        kind: String,
+        kind as "type": String,
     } always {
         path: String,
     }

@@ -30,6 +30,22 @@ pub(super) struct Descriptor {
     pub(super) size: u64,
     #[serde(default)]
     pub(super) platform: Option<Platform>,
+    #[serde(default)]
+    pub(super) annotations: Option<Annotations>,
+}
+
+/// What is read of a descriptor's annotations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Annotations {
+    #[serde(rename = "org.opencontainers.image.title", default)]
+    title: Option<String>,
+}
+
+impl Descriptor {
+    /// The file name that an artifact's layer has (OCI image-spec annotations.md).
+    pub(super) fn title(&self) -> Option<&str> {
+        self.annotations.as_ref()?.title.as_deref()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -148,6 +164,21 @@ pub(super) fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, NoPlatform
     let more = if others.len() > PLATFORMS_SHOWN { ", …" } else { "" };
     others.truncate(PLATFORMS_SHOWN);
     Err(NoPlatform::Others(format!("{}{more}", others.join(", "))))
+}
+
+/// The entry of an index whose files are wanted: as for a module, else this machine's own, else the first.
+pub(super) fn choose_files(manifests: &[Descriptor]) -> Result<&Descriptor, NoPlatform> {
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        "x86_64" => "amd64",
+        other => other,
+    };
+    let own = |d: &&Descriptor| {
+        d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture)
+    };
+    let real = |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os != "unknown");
+    let chosen = choose(manifests).ok().or_else(|| manifests.iter().find(own));
+    chosen.or_else(|| manifests.iter().find(real)).ok_or(NoPlatform::Nothing)
 }
 
 /// A platform's word as it may be printed.

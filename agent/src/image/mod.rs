@@ -2,7 +2,7 @@
 //!
 //! [`pull`] asks the registry that a [`Reference`] names ([`registry`], over [`http`], logged in to as
 //! [`auth`] and [`credentials`] say), finds the module in what it answers ([`manifest`], [`formats`])
-//! and streams it into the [`Store`]; [`push`] stores a module the other way. All of it blocks: call
+//! and streams it into the [`Store`], or unpacks its layers there ([`unpack`]); [`push`] stores a module the other way. All of it blocks: call
 //! it on a blocking thread. What it needs in memory (certificate authorities, buffers) is freed when a call returns.
 
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unpack;
 
 pub use credentials::Keyring;
 pub use digest::{Digest, DigestError};
@@ -49,6 +50,15 @@ pub struct Registries {
     pub certs_dir: PathBuf,
 }
 
+/// What an image is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To be run: its module.
+    Module,
+    /// To be looked into, as an `image` volume is: its files.
+    Files,
+}
+
 /// A pulled image, as the store knows it.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -56,7 +66,7 @@ pub struct Image {
     pub id: String,
     /// Digest of the module, the key under which it is compiled and shared.
     pub module_digest: String,
-    /// The module's file.
+    /// The module's file; the folder of its files, where those are wanted.
     pub module: PathBuf,
     /// Bytes of the module.
     pub size: u64,

@@ -2,6 +2,7 @@
 //! module into the store.
 
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use super::http::{read_limited, Reply};
 use super::manifest::{self, Descriptor, Document, Manifest};
 use super::reference::Reference;
 use super::registry::{Access, Session};
-use super::store::{Ingest, Record, Store};
-use super::{Image, Registries};
+use super::store::{self, Ingest, Record, Store};
+use super::{unpack, Image, Registries, Use};
+use crate::runtime::beneath::Beneath;
 
 /// Largest manifest or index (distribution-spec: clients and registries should allow 4 MiB).
 const MAX_MANIFEST: usize = 4 << 20;
@@ -46,6 +48,7 @@ const PACE_TIME: Duration = Duration::from_secs(60);
 pub fn pull(
     registries: &Registries,
     reference: &Reference,
+    wanted: Use,
     keyring: &Keyring,
     store: &Store,
     cancelled: &AtomicBool,
@@ -55,7 +58,7 @@ pub fn pull(
     let mut session = Session::open(registries, reference, Access::Pull)
         .map_err(|error| failed(PullCause::Resolve { reference: reference.to_string(), error }))?;
     let limits = Limits { deadline: Instant::now() + LONGEST_PULL, cancelled };
-    let pulled = Pull { reference, store, limits, session: &mut session }.run(keyring);
+    let pulled = Pull { reference, wanted, store, limits, session: &mut session }.run(keyring);
     pulled.map_err(|cause| failed(blot(cause, &session)))
 }
 
@@ -96,6 +99,7 @@ impl Limits<'_> {
 
 struct Pull<'a> {
     reference: &'a Reference,
+    wanted: Use,
     store: &'a Store,
     limits: Limits<'a>,
     session: &'a mut Session,
@@ -112,6 +116,10 @@ impl Pull<'_> {
     fn run(&mut self, keyring: &Keyring) -> Result<Image, PullCause> {
         let (top, login) = self.resolve(keyring)?;
         let manifest = self.choose(&top)?;
+        if self.wanted == Use::Files {
+            let size = self.unpack(&top.digest, &manifest)?;
+            return self.file(&top.digest, (&top.digest.to_string(), size), Execution::default(), login);
+        }
         let (module, execution) = self.contents(&manifest)?;
         let digest: Digest = module
             .digest
@@ -124,9 +132,10 @@ impl Pull<'_> {
             )));
         }
         if !self.store.has(&digest, module.size) {
-            self.download(&digest, module.size)?;
+            let ingest = self.download(&digest, module.size)?;
+            self.store.keep(ingest, &digest).map_err(PullCause::Store)?;
         }
-        self.file(&top.digest, module, execution, login)
+        self.file(&top.digest, (&module.digest, module.size), execution, login)
     }
 
     /// Gets the manifest with each credential that fits, then without any, until one is let in; and the
@@ -199,7 +208,11 @@ impl Pull<'_> {
             Document::Manifest(manifest) => return Ok(manifest),
             Document::Index(list) => list,
         };
-        let chosen = manifest::choose(&list).map_err(|no| PullCause::Unrunnable(no.into()))?;
+        let chosen = match self.wanted {
+            Use::Module => manifest::choose(&list),
+            Use::Files => manifest::choose_files(&list),
+        };
+        let chosen = chosen.map_err(|no| PullCause::Unrunnable(no.into()))?;
         let digest: Digest = chosen
             .digest
             .parse()
@@ -251,13 +264,58 @@ impl Pull<'_> {
         ImageConfig::parse(&bytes).map_err(PullCause::Malformed)
     }
 
-    /// Streams a module into the store, taking it up again where the connection breaks.
-    fn download(&mut self, digest: &Digest, size: u64) -> Result<(), PullCause> {
+    /// Unpacks the layers of an image, unless its files are here; their bytes as they came.
+    fn unpack(&mut self, digest: &Digest, manifest: &Manifest) -> Result<u64, PullCause> {
+        let size = manifest.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
+        if size > unpack::MAX_BYTES {
+            return Err(PullCause::TooLarge(format!(
+                "its layers have {size} bytes, and this node takes at most {}",
+                unpack::MAX_BYTES
+            )));
+        }
+        if self.store.files(digest).is_dir() {
+            return Ok(size);
+        }
+        let folder = self.store.unpacking().map_err(PullCause::Store)?;
+        let done = self.unpack_into(&folder, manifest);
+        let kept = done.and_then(|()| self.store.keep_files(&folder, digest).map_err(PullCause::Store));
+        if folder.exists() {
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        kept.map(|()| size)
+    }
+
+    fn unpack_into(&mut self, folder: &Path, manifest: &Manifest) -> Result<(), PullCause> {
+        let root = Beneath::of(folder).map_err(PullCause::Store)?;
+        let mut room = unpack::Room::default();
+        for (number, layer) in manifest.layers.iter().enumerate() {
+            let digest: Digest = layer.digest.parse().map_err(|why| {
+                PullCause::Malformed(format!("its manifest names a layer by no digest: {why}"))
+            })?;
+            let ingest = self.download(&digest, layer.size)?;
+            let content = ingest.reader().map_err(PullCause::Store)?;
+            let unpacked = if layer.media_type.contains("tar") || layer.media_type.contains(".rootfs.diff") {
+                unpack::layer(&root, content, &mut room)
+            } else {
+                let name = layer.title().and_then(|title| title.rsplit('/').next());
+                let name = name.filter(|name| !matches!(*name, "" | "." | ".."));
+                unpack::single(&root, name.unwrap_or(&format!("layer-{number}")), content)
+            };
+            unpacked.map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull => PullCause::Store(error),
+                _ => PullCause::Malformed(format!("its layer {digest} cannot be unpacked: {error}")),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Streams a layer to the disk, taking it up again where the connection breaks.
+    fn download(&mut self, digest: &Digest, size: u64) -> Result<Ingest, PullCause> {
         let what = format!("layer {digest}");
         let mut target = Target {
             ingest: self.store.ingest(size).map_err(PullCause::Store)?,
             hasher: Hasher::new(digest.algorithm()),
-            head: Vec::new(),
+            head: (self.wanted == Use::Module).then(Vec::new),
             size,
             limits: self.limits,
             pace: Pace { since: Instant::now(), from: 0, furthest: 0 },
@@ -282,31 +340,33 @@ impl Pull<'_> {
                 None => return Err(PullCause::Fetch { what, error: broken }),
             }
         }
-        formats::check_magic(&target.head).map_err(PullCause::Unrunnable)?;
+        if let Some(head) = &target.head {
+            formats::check_magic(head).map_err(PullCause::Unrunnable)?;
+        }
         let found = target.hasher.finish();
         if found != *digest {
             return Err(PullCause::Corrupt(format!(
                 "the layer has the digest {found}, and should have {digest}"
             )));
         }
-        self.store.keep(target.ingest, digest).map_err(PullCause::Store)
+        Ok(target.ingest)
     }
 
     /// Records what the reference, and the digest behind it, stand for.
     fn file(
         &self,
         manifest: &Digest,
-        module: &Descriptor,
+        (module, size): (&str, u64),
         execution: Execution,
         login: Option<String>,
     ) -> Result<Image, PullCause> {
         let at = self.reference.at(manifest);
-        let logins = self.store.logins(&at, login);
+        let logins = self.store.logins(&at, self.wanted, login);
         let mut record = Record {
-            reference: at.key(),
+            reference: store::key(&at, self.wanted),
             manifest: manifest.to_string(),
-            module: module.digest.clone(),
-            size: module.size,
+            module: module.to_owned(),
+            size,
             entrypoint: execution.entrypoint.unwrap_or_default(),
             cmd: execution.cmd.unwrap_or_default(),
             env: execution.env.unwrap_or_default(),
@@ -314,9 +374,9 @@ impl Pull<'_> {
             logins: logins.unwrap_or_default(),
         };
         self.store.file(&record).map_err(PullCause::Store)?;
-        record.reference = self.reference.key();
+        record.reference = store::key(self.reference, self.wanted);
         self.store.file(&record).map_err(PullCause::Store)?;
-        self.store.find(self.reference).ok_or_else(|| {
+        self.store.find(self.reference, self.wanted).ok_or_else(|| {
             PullCause::Store(io::Error::new(io::ErrorKind::NotFound, "what was just stored is gone again"))
         })
     }
@@ -351,8 +411,8 @@ impl Pace {
 struct Target<'a> {
     ingest: Ingest,
     hasher: Hasher,
-    /// The first [`MAGIC`] bytes.
-    head: Vec<u8>,
+    /// The first [`MAGIC`] bytes, of what must be a module.
+    head: Option<Vec<u8>>,
     size: u64,
     limits: Limits<'a>,
     pace: Pace,
@@ -398,7 +458,7 @@ impl Target<'_> {
         if self.ingest.written() > 0 {
             self.ingest.restart().map_err(PullCause::Store)?;
             self.hasher = Hasher::new(self.hasher.algorithm());
-            self.head.clear();
+            self.head.iter_mut().for_each(Vec::clear);
         }
         Ok(())
     }
@@ -410,11 +470,11 @@ impl Target<'_> {
                 self.size
             )));
         }
-        if self.head.len() < MAGIC {
-            self.head.extend(data.iter().take(MAGIC.saturating_sub(self.head.len())));
-            if self.head.len() == MAGIC {
+        if let Some(head) = self.head.as_mut().filter(|head| head.len() < MAGIC) {
+            head.extend(data.iter().take(MAGIC.saturating_sub(head.len())));
+            if head.len() == MAGIC {
                 // Now, and not after twenty megabytes.
-                formats::check_magic(&self.head).map_err(PullCause::Unrunnable)?;
+                formats::check_magic(head).map_err(PullCause::Unrunnable)?;
             }
         }
         self.hasher.update(data);

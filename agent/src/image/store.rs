@@ -3,6 +3,7 @@
 //! ```text
 //! blobs/sha256/<hex>   modules, whole or absent
 //! refs/<hex>.json      one record a name, filed under the SHA-256 of the name
+//! files/<hex>/         the files of an image, unpacked, under the digest of its manifest; whole or absent
 //! ingest/              what is still being written; emptied when the store is opened
 //! ```
 //!
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::credentials::Keyring;
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
-use super::Image;
+use super::{Image, Use};
 use crate::durable;
 
 /// Longest record read or written; entrypoint, cmd and env of an image config are most of it.
@@ -114,13 +115,17 @@ impl Store {
 
     /// The image that a reference names here, without asking a registry.
     #[must_use]
-    pub fn find(&self, reference: &Reference) -> Option<Image> {
-        let record = self.record(reference)?;
+    pub fn find(&self, reference: &Reference, wanted: Use) -> Option<Image> {
+        let record = self.record(reference, wanted)?;
         let digest: Digest = record.module.parse().ok()?;
+        let module = match wanted {
+            Use::Module => self.blob(&digest),
+            Use::Files => self.files(&digest),
+        };
         Some(Image {
             id: format!("{}@{}", reference.name(), record.manifest),
             module_digest: record.module,
-            module: self.blob(&digest),
+            module,
             size: record.size,
             entrypoint: record.entrypoint,
             cmd: record.cmd,
@@ -131,12 +136,12 @@ impl Store {
     /// The image that a reference names here, if it is public or `keyring` has a credential that it was
     /// once pulled with.
     #[must_use]
-    pub fn find_for(&self, reference: &Reference, keyring: &Keyring) -> Found {
-        let Some(record) = self.record(reference) else { return Found::Absent };
+    pub fn find_for(&self, reference: &Reference, wanted: Use, keyring: &Keyring) -> Found {
+        let Some(record) = self.record(reference, wanted) else { return Found::Absent };
         if record.private && !keyring.holds(&reference.name(), &record.logins) {
             return Found::Locked;
         }
-        self.find(reference).map_or(Found::Absent, Found::Here)
+        self.find(reference, wanted).map_or(Found::Absent, Found::Here)
     }
 
     /// Whether these bytes are the image's module. If not, and the file is the store's, the file is
@@ -155,9 +160,14 @@ impl Store {
 
     /// With whose credentials an image of this reference may be had from here, now that it was pulled with
     /// `login`. None: without any. What anybody once got is public, whoever asks next.
-    pub(super) fn logins(&self, reference: &Reference, login: Option<String>) -> Option<Vec<String>> {
+    pub(super) fn logins(
+        &self,
+        reference: &Reference,
+        wanted: Use,
+        login: Option<String>,
+    ) -> Option<Vec<String>> {
         let login = login?;
-        let mut logins = match self.record(reference) {
+        let mut logins = match self.record(reference, wanted) {
             Some(record) if !record.private => return None,
             Some(record) => record.logins,
             None => Vec::new(),
@@ -177,7 +187,10 @@ impl Store {
         let mut images: BTreeMap<String, (Vec<String>, u64)> = BTreeMap::new();
         let Ok(entries) = fs::read_dir(self.refs()) else { return Vec::new() };
         for entry in entries.flatten().take(MAX_RECORDS) {
-            let Some(record) = read_record(&entry.path()).filter(|r| self.is_whole(r)) else { continue };
+            let Some(mut record) = read_record(&entry.path()).filter(|r| self.is_whole(r)) else { continue };
+            if let Some(name) = record.reference.strip_prefix(FILES_OF) {
+                record.reference = name.to_owned();
+            }
             let image = images.entry(record.manifest).or_insert_with(|| (Vec::new(), record.size));
             image.0.push(record.reference);
         }
@@ -261,13 +274,16 @@ impl Store {
         written
     }
 
-    fn record(&self, reference: &Reference) -> Option<Record> {
-        let key = reference.key();
+    fn record(&self, reference: &Reference, wanted: Use) -> Option<Record> {
+        let key = key(reference, wanted);
         read_record(&self.record_path(&key)).filter(|r| r.reference == key && self.is_whole(r))
     }
 
     fn is_whole(&self, record: &Record) -> bool {
-        record.module.parse().is_ok_and(|digest| self.has(&digest, record.size))
+        record.module.parse().is_ok_and(|digest| match record.reference.starts_with(FILES_OF) {
+            true => self.files(&digest).is_dir(),
+            false => self.has(&digest, record.size),
+        })
     }
 
     fn record_path(&self, key: &str) -> PathBuf {
@@ -278,12 +294,51 @@ impl Store {
         self.inner.root.join("blobs").join(algorithm.name())
     }
 
+    /// Folder of the files of the image with this manifest, here or not.
+    pub(super) fn files(&self, manifest: &Digest) -> PathBuf {
+        self.inner.root.join("files").join(manifest.hex())
+    }
+
+    /// A folder to unpack an image into, below the one of what is being written.
+    pub(super) fn unpacking(&self) -> io::Result<PathBuf> {
+        let path = self.ingest_folder().join(format!("{:016x}", fastrand::u64(..)));
+        fs::create_dir(&path).map_err(|e| at(&path, e))?;
+        Ok(path)
+    }
+
+    /// Puts the unpacked files of an image in their place, synced.
+    pub(super) fn keep_files(&self, unpacked: &Path, manifest: &Digest) -> io::Result<()> {
+        let folder = self.inner.root.join("files");
+        make_folder(&folder)?;
+        // Whole before it has its name: one sync of the file system in place of one for each file.
+        rustix::fs::syncfs(File::open(unpacked).map_err(|e| at(unpacked, e))?)?;
+        let place = self.files(manifest);
+        if let Err(error) = fs::rename(unpacked, &place) {
+            // It is there already.
+            if !place.is_dir() {
+                return Err(at(&place, error));
+            }
+        }
+        sync_folder(&folder)
+    }
+
     fn refs(&self) -> PathBuf {
         self.inner.root.join("refs")
     }
 
     fn ingest_folder(&self) -> PathBuf {
         self.inner.root.join("ingest")
+    }
+}
+
+/// What the files of an image are recorded under.
+const FILES_OF: &str = "files of ";
+
+/// What an image is recorded under.
+pub(super) fn key(reference: &Reference, wanted: Use) -> String {
+    match wanted {
+        Use::Module => reference.key(),
+        Use::Files => format!("{FILES_OF}{}", reference.key()),
     }
 }
 
@@ -296,6 +351,11 @@ pub(super) struct Ingest {
 }
 
 impl Ingest {
+    /// What was written, to be read from its beginning.
+    pub(super) fn reader(&self) -> io::Result<File> {
+        File::open(&self.path).map_err(|e| at(&self.path, e))
+    }
+
     /// Bytes written so far.
     pub(super) fn written(&self) -> u64 {
         self.written
@@ -344,7 +404,12 @@ fn sweep(folder: &Path, doomed: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder).map_err(|e| at(folder, e))? {
         let entry = entry.map_err(|e| at(folder, e))?;
         if doomed(&entry.file_name().to_string_lossy()) {
-            durable::remove_if_exists(&entry.path()).map_err(|e| at(&entry.path(), e))?;
+            let path = entry.path();
+            let removed = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => fs::remove_dir_all(&path),
+                false => durable::remove_if_exists(&path),
+            };
+            removed.map_err(|e| at(&path, e))?;
         }
     }
     Ok(())

@@ -50,14 +50,14 @@ fn finds_by_tag_and_by_digest_after_being_opened_again() {
     drop(store);
     let store = Store::open(&folder.0).unwrap();
     for reference in [&tag, &digest] {
-        let image = store.find(reference).unwrap();
+        let image = store.find(reference, Use::Module).unwrap();
         assert_eq!(fs::read(&image.module).unwrap(), b"module");
         assert_eq!(image.id, format!("r.io/a@{}", Digest::of(b"manifest of")));
         assert_eq!((image.size, image.entrypoint.as_slice()), (6, ["/a".to_owned()].as_slice()));
-        assert!(matches!(store.find_for(reference, &Keyring::default()), Found::Locked));
+        assert!(matches!(store.find_for(reference, Use::Module, &Keyring::default()), Found::Locked));
     }
-    assert!(store.find(&"r.io/a:2".parse().unwrap()).is_none());
-    assert!(store.find(&"s.io/a:1".parse().unwrap()).is_none());
+    assert!(store.find(&"r.io/a:2".parse().unwrap(), Use::Module).is_none());
+    assert!(store.find(&"s.io/a:1".parse().unwrap(), Use::Module).is_none());
 }
 
 #[test]
@@ -98,26 +98,26 @@ fn a_damaged_blob_or_record_counts_as_absent() {
     let folder = Folder::new();
     let store = Store::open(&folder.0).unwrap();
     let reference = put(&store, "r.io/a:1", b"module", false);
-    let blob = store.find(&reference).unwrap().module;
+    let blob = store.find(&reference, Use::Module).unwrap().module;
     fs::write(&blob, b"modul").unwrap();
-    assert!(store.find(&reference).is_none());
+    assert!(store.find(&reference, Use::Module).is_none());
     assert!(store.list().is_empty());
     fs::remove_file(&blob).unwrap();
     fs::create_dir(&blob).unwrap();
-    assert!(store.find(&reference).is_none());
+    assert!(store.find(&reference, Use::Module).is_none());
     fs::remove_dir(&blob).unwrap();
 
     put(&store, "r.io/a:1", b"module", false);
     let record = store.record_path(&reference.key());
     for damage in ["", "{", "[]", r#"{"reference":"r.io/a:1","manifest":"x","module":"../x","size":1}"#] {
         fs::write(&record, damage).unwrap();
-        assert!(store.find(&reference).is_none(), "{damage}");
+        assert!(store.find(&reference, Use::Module).is_none(), "{damage}");
     }
     // A record that stands under another's name is not believed.
     fs::copy(store.record_path("r.io/a:1"), &record).unwrap();
     put(&store, "r.io/b:1", b"module", false);
     fs::copy(store.record_path("r.io/b:1"), &record).unwrap();
-    assert!(store.find(&reference).is_none());
+    assert!(store.find(&reference, Use::Module).is_none());
 }
 
 #[test]
@@ -125,14 +125,14 @@ fn a_module_that_changed_on_disk_is_found_out_and_removed() {
     let folder = Folder::new();
     let store = Store::open(&folder.0).unwrap();
     let reference = put(&store, "r.io/a:1", b"module", false);
-    let image = store.find(&reference).unwrap();
+    let image = store.find(&reference, Use::Module).unwrap();
     assert!(store.verify(&image, b"module").unwrap());
-    assert!(store.find(&reference).is_some());
+    assert!(store.find(&reference, Use::Module).is_some());
     let elsewhere = Image { module: folder.0.join("blobs"), ..image.clone() };
     assert!(!store.verify(&elsewhere, b"nodule").unwrap());
-    assert!(store.find(&reference).is_some(), "only the store's own file goes");
+    assert!(store.find(&reference, Use::Module).is_some(), "only the store's own file goes");
     assert!(!store.verify(&image, b"nodule").unwrap());
-    assert!(store.find(&reference).is_none());
+    assert!(store.find(&reference, Use::Module).is_none());
 }
 
 #[test]
@@ -141,15 +141,15 @@ fn the_logins_of_an_image_are_bounded_and_a_public_one_has_none() {
     let store = Store::open(&folder.0).unwrap();
     let reference = put(&store, "r.io/a:1", b"module", true);
     for n in 0..=MAX_LOGINS {
-        let mut record = store.record(&reference).unwrap();
-        record.logins = store.logins(&reference, Some(n.to_string())).unwrap();
+        let mut record = store.record(&reference, Use::Module).unwrap();
+        record.logins = store.logins(&reference, Use::Module, Some(n.to_string())).unwrap();
         store.file(&record).unwrap();
     }
-    let logins = store.record(&reference).unwrap().logins;
+    let logins = store.record(&reference, Use::Module).unwrap().logins;
     assert_eq!((logins.len(), logins.first().unwrap().as_str()), (MAX_LOGINS, "1"));
-    assert_eq!(store.logins(&reference, None), None);
+    assert_eq!(store.logins(&reference, Use::Module, None), None);
     put(&store, "r.io/a:1", b"module", false);
-    assert_eq!(store.logins(&reference, Some("x".to_owned())), None);
+    assert_eq!(store.logins(&reference, Use::Module, Some("x".to_owned())), None);
 }
 
 #[test]
@@ -171,5 +171,5 @@ fn filing_what_is_already_filed_writes_nothing() {
     put(&store, "r.io/a:1", b"module", false);
     assert_eq!(inode(), before);
     put(&store, "r.io/a:1", b"other module", false);
-    assert_eq!(store.find(&reference).unwrap().size, 12);
+    assert_eq!(store.find(&reference, Use::Module).unwrap().size, 12);
 }

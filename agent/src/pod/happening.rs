@@ -112,9 +112,11 @@ pub enum StartFailure {
         reason: &'static str,
         /// Why.
         text: String,
+        /// Which image; empty: the container's own.
+        image: String,
     },
-    /// It is not here and must not be pulled.
-    NeverPull,
+    /// This image is not here and must not be pulled.
+    NeverPull(String),
     /// The pod's volumes cannot be made; they are tried again at this time.
     Mount(Duration),
     /// Its environment cannot be made.
@@ -134,7 +136,7 @@ impl StartFailure {
     /// A failed pull that has no reason of its own.
     #[must_use]
     pub fn pull(text: String) -> StartFailure {
-        StartFailure::Pull { reason: "ErrImagePull", text }
+        StartFailure::Pull { reason: "ErrImagePull", text, image: String::new() }
     }
 
     fn bounded(self) -> StartFailure {
@@ -142,11 +144,11 @@ impl StartFailure {
             StartFailure::InvalidImageName(text) => {
                 StartFailure::InvalidImageName(bounded(text, MAX_MESSAGE))
             }
-            StartFailure::Pull { reason, text } => {
-                StartFailure::Pull { reason, text: bounded(text, MAX_MESSAGE) }
+            StartFailure::Pull { reason, text, image } => {
+                StartFailure::Pull { reason, text: bounded(text, MAX_MESSAGE), image }
             }
             StartFailure::Mount(until) => StartFailure::Mount(until),
-            StartFailure::NeverPull => StartFailure::NeverPull,
+            StartFailure::NeverPull(image) => StartFailure::NeverPull(image),
             StartFailure::Config(text) => StartFailure::Config(bounded(text, MAX_MESSAGE)),
             StartFailure::Create(text) => StartFailure::Create(bounded(text, MAX_MESSAGE)),
             StartFailure::PostStart(text) => StartFailure::PostStart(bounded(text, MAX_MESSAGE)),
@@ -285,7 +287,8 @@ fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, 
                 vec![events::inspect_failed(name, &message), events::failed(name, "InvalidImageName")]
             });
         }
-        StartFailure::Pull { reason, text: error } => {
+        StartFailure::Pull { reason, text: error, image: other } => {
+            let image = if other.is_empty() { image } else { &other };
             container.pull_wait.step(now.mono, now.mono);
             container.retry_at =
                 Some(now.mono.saturating_add(SHOW_PULL_ERROR.min(container.pull_wait.delay())));
@@ -298,7 +301,8 @@ fn failed(pod: &Pod, record: &mut PodRecord, name: &str, failure: StartFailure, 
             record.unmounted = true;
             return Vec::new();
         }
-        StartFailure::NeverPull => {
+        StartFailure::NeverPull(image) => {
+            let image = image.as_str();
             container.retry_at = Some(now.mono.saturating_add(RETRY));
             let told = told(container, "ErrImageNeverPull", &events::never_pull_message(image));
             return told.map_or_else(Vec::new, |()| {

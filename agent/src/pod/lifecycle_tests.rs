@@ -336,7 +336,10 @@ fn a_failing_pull_shows_its_error_and_then_the_waiting() {
 #[test]
 fn a_registry_that_is_away_is_said_to_be() {
     let mut story = Story::new(&json!({}));
-    story.fail("c", StartFailure::Pull { reason: "RegistryUnavailable", text: "503".to_owned() });
+    story.fail(
+        "c",
+        StartFailure::Pull { reason: "RegistryUnavailable", text: "503".to_owned(), image: String::new() },
+    );
     let waiting = |story: &mut Story| story.status()["containerStatuses"][0]["state"]["waiting"].clone();
     assert_eq!(waiting(&mut story), json!({"reason": "RegistryUnavailable", "message": "503"}));
     assert!(story.told().contains(&"Failed: Error: RegistryUnavailable".to_owned()));
@@ -360,7 +363,7 @@ fn what_somebody_must_set_right_is_tried_again_and_said_once() {
             vec!["Failed: Error: no space"],
         ),
         (
-            StartFailure::NeverPull,
+            StartFailure::NeverPull("i:1".to_owned()),
             "ErrImageNeverPull",
             vec![
                 "ErrImageNeverPull: Container image \"i:1\" is not present with pull policy of Never",

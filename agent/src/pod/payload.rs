@@ -87,9 +87,8 @@ fn projected_parts(projected: &ProjectedVolume) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     for source in &projected.sources {
         if let Some(secret) = &source.secret {
-            let Keys { name, items, optional } =
-                Keys { name: &secret.secret_name, items: &secret.items, optional: secret.optional };
-            parts.push(Part::Secret(Keys { name, items, optional }));
+            let (name, items) = (secret.name.as_str(), secret.items.as_slice());
+            parts.push(Part::Secret(Keys { name, items, optional: secret.optional }));
         }
         if let Some(map) = &source.config_map {
             parts.push(Part::ConfigMap(Keys { name: &map.name, items: &map.items, optional: map.optional }));

@@ -53,14 +53,19 @@ pub enum PullPolicy {
 /// A container's pull policy; without one, `Always` for the tag `latest` (or no tag), else `IfNotPresent`.
 #[must_use]
 pub fn pull_policy(container: &Container) -> PullPolicy {
-    match container.image_pull_policy.as_str() {
+    pull_policy_of(&container.image_pull_policy, &container.image)
+}
+
+/// The pull policy of an image, a container's or a volume's, by its name.
+#[must_use]
+pub fn pull_policy_of(policy: &str, image: &str) -> PullPolicy {
+    match policy {
         "Always" => PullPolicy::Always,
         "IfNotPresent" => PullPolicy::IfNotPresent,
         "Never" => PullPolicy::Never,
         _ => {
-            let name = container.image.rsplit('/').next().unwrap_or_default();
-            let latest =
-                !container.image.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+            let name = image.rsplit('/').next().unwrap_or_default();
+            let latest = !image.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest");
             if latest {
                 PullPolicy::Always
             } else {

@@ -58,8 +58,8 @@ fn volume_refusal(volume: &Volume) -> Option<String> {
         VolumeSource::ConfigMap(_)
         | VolumeSource::Secret(_)
         | VolumeSource::DownwardApi(_)
-        | VolumeSource::HostPath(_) => None,
-        VolumeSource::Image(_) => Some("an image volume".to_owned()),
+        | VolumeSource::HostPath(_)
+        | VolumeSource::Image(_) => None,
         VolumeSource::Other(kind) => {
             let kind = if kind.is_empty() { "no known" } else { kind };
             Some(format!("a volume of {kind} kind"))

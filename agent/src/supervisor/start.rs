@@ -11,9 +11,9 @@ use super::root::ContainerRoot;
 use super::volumes;
 use super::workshop::{RunSpec, Running};
 use super::{Entry, Shared};
-use crate::api::{Container, Pod, Secret, VolumeMount};
+use crate::api::{Container, Pod, Secret, VolumeMount, VolumeSource};
 use crate::control;
-use crate::image::{Found, Image, Keyring, Reference, REGISTRY_UNAVAILABLE};
+use crate::image::{Found, Image, Keyring, Reference, Use, REGISTRY_UNAVAILABLE};
 use crate::log::PodKey;
 use crate::pod::admission::has_read_only_root;
 use crate::pod::destinations::destinations;
@@ -25,12 +25,12 @@ use crate::pod::environment::{
 use crate::pod::events::{self, of_pod, EventKind};
 use crate::pod::handlers::post_start;
 use crate::pod::lifecycle::{apply, Happening, StartFailure};
-use crate::pod::policy::{pull_policy, PullPolicy};
+use crate::pod::policy::{pull_policy, pull_policy_of, PullPolicy};
 use crate::pod::ports::listened;
 use crate::pod::resources::{cpu_limit, cpu_request, memory_limit};
 use crate::pod::termination::message_path;
 use crate::pod::{waits_for_grace, STOP_FILE};
-use crate::runtime::{FileMount, Preopen};
+use crate::runtime::{FileMount, Place, Preopen};
 use crate::volume::{self, Mount, Mounts, PodVolumes, NOTICE_PATH};
 
 /// Scheme of `containerID`.
@@ -80,7 +80,12 @@ pub async fn start(
         true => None,
         false => Some(volumes::mount(shared, entry, pod).await?),
     };
-    let image = ensure_image(shared, entry, pod, container).await?;
+    if let Some(volumes) = &volumes {
+        image_volumes(shared, entry, pod, container, volumes).await?;
+    }
+    let own =
+        Wanted { container, image: &container.image, policy: pull_policy(container), what: Use::Module };
+    let image = ensure_image(shared, entry, pod, own).await?;
     let sources = sources(shared, entry, pod, container).await?;
     let config = ImageConfig { env: &image.env, entrypoint: &image.entrypoint, cmd: &image.cmd };
     let config_error = |error: EnvironmentError| StartFailure::Config(error.to_string());
@@ -249,34 +254,64 @@ pub fn key_of(pod: &Pod) -> PodKey {
     PodKey { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() }
 }
 
-async fn ensure_image(
+/// The images that the container mounts.
+async fn image_volumes(
     shared: &Shared,
     entry: &Entry,
     pod: &Pod,
     container: &Container,
+    volumes: &PodVolumes,
+) -> Result<(), StartFailure> {
+    for volume in &pod.spec.volumes {
+        let VolumeSource::Image(source) = &volume.source else { continue };
+        let mounted = container.volume_mounts.iter().any(|mount| mount.name == volume.name);
+        if !mounted || volumes.has(&volume.name) {
+            continue;
+        }
+        let policy = pull_policy_of(&source.pull_policy, &source.reference);
+        let wanted = Wanted { container, image: &source.reference, policy, what: Use::Files };
+        let image = Box::pin(ensure_image(shared, entry, pod, wanted)).await?;
+        volumes.add(&volume.name, Place::Folder(image.module));
+    }
+    Ok(())
+}
+
+/// An image that a container needs.
+#[derive(Clone, Copy)]
+struct Wanted<'w> {
+    container: &'w Container,
+    image: &'w str,
+    policy: PullPolicy,
+    what: Use,
+}
+
+async fn ensure_image(
+    shared: &Shared,
+    entry: &Entry,
+    pod: &Pod,
+    wanted: Wanted<'_>,
 ) -> Result<Image, StartFailure> {
-    let name = container.image.as_str();
+    let Wanted { container, image: name, policy, what } = wanted;
     let reference: Reference = name.parse().map_err(|error| {
         let text = format!(
             "Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}"
         );
         StartFailure::InvalidImageName(text)
     })?;
-    let policy = pull_policy(container);
     let mut keyring = None;
     if policy != PullPolicy::Always {
-        let mut found = shared.workshop.find(name, &reference, &shared.keyring).await;
+        let mut found = shared.workshop.find(name, &reference, what, &shared.keyring).await;
         if matches!(found, Found::Locked) {
             // Only now are the pod's secrets asked for: what is public starts without the API server.
             let own = keyring.insert(self::keyring(shared, entry, pod).await?);
-            found = shared.workshop.find(name, &reference, own).await;
+            found = shared.workshop.find(name, &reference, what, own).await;
         }
         if let Found::Here(image) = found {
             shared.tell(pod, events::present(&container.name, name));
             return Ok(image);
         }
         if policy == PullPolicy::Never {
-            return Err(StartFailure::NeverPull);
+            return Err(StartFailure::NeverPull(name.to_owned()));
         }
     }
     let keyring = match keyring {
@@ -285,19 +320,23 @@ async fn ensure_image(
     };
     shared.tell(pod, events::pulling(&container.name, name));
     let begun = shared.clock.now().mono;
-    let pulled = shared.workshop.pull(reference.clone(), keyring.clone()).await;
+    let pulled = shared.workshop.pull(reference.clone(), what, keyring.clone()).await;
     let (image, pull) = match pulled {
-        Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }) => {
+        Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text, .. }) => {
             // What runs goes on after a power cut, whether the registry can be asked for a newer one or not.
             let ran = entry.state().record.container(&container.name).map(|known| known.image_id.clone());
-            return match shared.workshop.find(name, &reference, &keyring).await {
-                Found::Here(image) if ran.as_ref() == Some(&image.id) => {
+            let known = |image: &Image| what == Use::Files || ran.as_ref() == Some(&image.id);
+            return match shared.workshop.find(name, &reference, what, &keyring).await {
+                Found::Here(image) if known(&image) => {
                     shared.tell(pod, events::pull_failed(&container.name, name, &text));
                     shared.tell(pod, events::present(&container.name, name));
                     Ok(image)
                 }
-                _ => Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }),
+                _ => Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text, image: name.to_owned() }),
             };
+        }
+        Err(StartFailure::Pull { reason, text, .. }) => {
+            return Err(StartFailure::Pull { reason, text, image: name.to_owned() });
         }
         pulled => pulled?,
     };

@@ -16,7 +16,7 @@ use async_lock::Mutex;
 use super::api::BoxFuture;
 use super::ports::{self, Held, Ports, PATIENCE};
 use crate::durable::clock::Now;
-use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, MAX_MODULE};
+use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, Use, MAX_MODULE};
 use crate::log::{Logs, PodKey, ReadOptions, Stream, Writer};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::payload::Payload;
@@ -81,12 +81,14 @@ pub trait Workshop: Send + Sync {
         &'a self,
         name: &'a str,
         reference: &'a Reference,
+        wanted: Use,
         keyring: &'a Keyring,
     ) -> BoxFuture<'a, Found>;
     /// Pulls an image, one at a time; also says how long the pull itself took.
     fn pull(
         &self,
         reference: Reference,
+        wanted: Use,
         keyring: Keyring,
     ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>>;
     /// Starts a run.
@@ -194,6 +196,7 @@ impl Workshop for WasmWorkshop {
         &'a self,
         name: &'a str,
         reference: &'a Reference,
+        wanted: Use,
         keyring: &'a Keyring,
     ) -> BoxFuture<'a, Found> {
         Box::pin(async move {
@@ -201,13 +204,14 @@ impl Workshop for WasmWorkshop {
                 return Found::Here(image.clone());
             }
             let (store, reference, keyring) = (self.store.clone(), reference.clone(), keyring.clone());
-            control::blocking(move || store.find_for(&reference, &keyring)).await
+            control::blocking(move || store.find_for(&reference, wanted, &keyring)).await
         })
     }
 
     fn pull(
         &self,
         reference: Reference,
+        wanted: Use,
         keyring: Keyring,
     ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>> {
         Box::pin(async move {
@@ -220,10 +224,11 @@ impl Workshop for WasmWorkshop {
                 // The work's own: it goes on for a while when nobody waits for it any more.
                 let _turn = turn;
                 let pulled = caught(|| {
-                    let pulled = image::pull(&registries, &reference, &keyring, &store, &cancelled);
+                    let pulled = image::pull(&registries, &reference, wanted, &keyring, &store, &cancelled);
                     Ok(pulled.map_err(|error| StartFailure::Pull {
                         reason: error.reason(),
                         text: error_chain(&error),
+                        image: String::new(),
                     }))
                 });
                 pulled.unwrap_or_else(|panic| Err(StartFailure::pull(panic)))

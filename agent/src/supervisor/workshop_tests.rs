@@ -57,7 +57,7 @@ fn a_pull_that_was_given_up_keeps_its_turn_until_its_work_has_ended() {
     });
     let pulling = bench.workshop.pulling.clone();
     control::run(async {
-        let pull = bench.workshop.pull(reference, Keyring::default());
+        let pull = bench.workshop.pull(reference, crate::image::Use::Module, Keyring::default());
         let came = async { connections.recv().await.map_err(|error| error.to_string()) };
         let given_up = async { Err(format!("{:?}", pull.await)) };
         let connection = futures_lite::future::or(came, given_up).await.unwrap();

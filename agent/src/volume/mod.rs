@@ -132,6 +132,12 @@ impl PodVolumes {
         self.by_name().insert(name.to_owned(), laid);
     }
 
+    /// Is there a volume of this name?
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name().contains_key(name)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<Laid> {
         self.by_name().get(name).cloned()
     }

@@ -206,8 +206,12 @@ fn a_private_image_is_here_only_for_who_holds_a_login_that_it_was_pulled_with() 
     let bench = Bench::new();
     let reference = format!("{}/a:1", registry.authority);
     let held = |password: &str| keyring(&[(&registry.authority, password_entry("u", password))]);
-    let here =
-        |keys: &Keyring| matches!(bench.store.find_for(&reference.parse().unwrap(), keys), Found::Here(_));
+    let here = |keys: &Keyring| {
+        matches!(
+            bench.store.find_for(&reference.parse().unwrap(), crate::image::Use::Module, keys),
+            Found::Here(_)
+        )
+    };
     bench.pull(&reference, &held("one")).unwrap();
     assert!(here(&held("one")));
     for other in [

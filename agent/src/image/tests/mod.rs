@@ -16,7 +16,7 @@ use super::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use super::standin::{Answer, Repository, Seen, StandIn};
 use super::{
     pull, Found, Image, Keyring, PullCause, PullError, Reference, Registries, RegistryError, Store,
-    Unrunnable,
+    Unrunnable, Use,
 };
 
 const MODULE: &[u8] = b"\0asm\x01\0\0\0 and what a module goes on with, for long enough to be cut";
@@ -43,7 +43,14 @@ impl Bench {
         keyring: &Keyring,
         cancelled: &AtomicBool,
     ) -> Result<Image, PullError> {
-        pull(&Registries::default(), &reference.parse().unwrap(), keyring, &self.store, cancelled)
+        pull(
+            &Registries::default(),
+            &reference.parse().unwrap(),
+            Use::Module,
+            keyring,
+            &self.store,
+            cancelled,
+        )
     }
 
     fn pull_anonymously(&self, reference: &str) -> Result<Image, PullError> {
@@ -52,7 +59,7 @@ impl Bench {
 
     /// Whether who has no credentials must ask the registry for what is here.
     fn is_locked(&self, reference: &str) -> bool {
-        let found = self.store.find_for(&reference.parse().unwrap(), &Keyring::default());
+        let found = self.store.find_for(&reference.parse().unwrap(), Use::Module, &Keyring::default());
         assert!(!matches!(found, Found::Absent));
         matches!(found, Found::Locked)
     }

@@ -18,7 +18,7 @@ fn both_layouts_are_pulled_by_tag_and_by_digest() {
             assert_eq!(image.module_digest, Digest::of(MODULE).to_string());
             assert_eq!(image.size, MODULE.len() as u64);
             let parsed: Reference = reference.parse().unwrap();
-            assert_eq!(bench.store.find(&parsed).unwrap().id, image.id);
+            assert_eq!(bench.store.find(&parsed, Use::Module).unwrap().id, image.id);
             assert!(!bench.is_locked(&reference));
         }
         let blobs = registry.lines().iter().filter(|line| line.contains("/blobs/")).count();
@@ -78,7 +78,7 @@ fn an_image_config_gives_entrypoint_cmd_and_env() {
     let bench = Bench::new();
     let reference = format!("{}/a:1", registry.authority);
     bench.pull_anonymously(&reference).unwrap();
-    let image = bench.store.find(&reference.parse().unwrap()).unwrap();
+    let image = bench.store.find(&reference.parse().unwrap(), Use::Module).unwrap();
     assert_eq!((&image.entrypoint[0][..], &image.cmd[0][..], &image.env[0][..]), ("/a", "b", "C=d"));
 }
 
@@ -99,7 +99,7 @@ fn a_tag_that_has_moved_is_followed_and_the_old_digest_stays() {
     let second = bench.pull_anonymously(&reference).unwrap();
     assert_ne!(first.module_digest, second.module_digest);
     let by_digest: Reference = format!("{}/a@{old}", registry.authority).parse().unwrap();
-    assert_eq!(bench.store.find(&by_digest).unwrap().module_digest, first.module_digest);
+    assert_eq!(bench.store.find(&by_digest, Use::Module).unwrap().module_digest, first.module_digest);
     assert_eq!(bench.store.list().len(), 2);
 }
 

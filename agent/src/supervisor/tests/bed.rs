@@ -6,7 +6,7 @@ use super::super::*;
 use super::validation::refusal;
 use crate::api::{ConfigMap, ObjectReference, Secret};
 use crate::durable::clock::Now;
-use crate::image::{Found, Image, Reference, REGISTRY_UNAVAILABLE};
+use crate::image::{Found, Image, Reference, Use, REGISTRY_UNAVAILABLE};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::payload::Payload;
 use crate::pod::samples;
@@ -206,7 +206,13 @@ fn image() -> Image {
 }
 
 impl Workshop for FakeWorkshop {
-    fn find<'a>(&'a self, _: &'a str, _: &'a Reference, keyring: &'a Keyring) -> BoxFuture<'a, Found> {
+    fn find<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Reference,
+        _: Use,
+        keyring: &'a Keyring,
+    ) -> BoxFuture<'a, Found> {
         let found = match *lock(&self.present) {
             true if *lock(&self.private) && format!("{keyring:?}") == "Keyring(0 entries)" => Found::Locked,
             true => Found::Here(image()),
@@ -214,13 +220,20 @@ impl Workshop for FakeWorkshop {
         };
         Box::pin(async move { found })
     }
-    fn pull(&self, _: Reference, keyring: Keyring) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>> {
+    fn pull(
+        &self,
+        _: Reference,
+        _: Use,
+        keyring: Keyring,
+    ) -> BoxFuture<'_, Result<(Image, Duration), StartFailure>> {
         Box::pin(async move {
             lock(&self.keyrings).push(format!("{keyring:?}"));
             *lock(&self.pulls) += 1;
             let _open = self.gate.lock().await;
             match lock(&self.pull_errors).pop_front() {
-                Some(text) if text == "503" => Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text }),
+                Some(text) if text == "503" => {
+                    Err(StartFailure::Pull { reason: REGISTRY_UNAVAILABLE, text, image: String::new() })
+                }
                 Some(error) => Err(StartFailure::pull(error)),
                 None => Ok((image(), Duration::ZERO)),
             }

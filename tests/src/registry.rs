@@ -73,10 +73,17 @@ impl Bed {
             .expect("the bed's folder is writable");
     }
 
-    /// Puts an image for linux/amd64 into `registry`, a layer with nothing in it, by Distribution's API,
-    /// and gives its reference.
+    /// Puts an image for linux/amd64 into `registry`, a layer with nothing in it, and gives its reference.
     #[track_caller]
     pub fn push_linux_image(&self, registry: &Registry, name: &str, tag: &str) -> String {
+        self.push_layers(registry, name, tag, &["true"])
+    }
+
+    /// Puts an image for linux/amd64 into `registry` by Distribution's API, a layer of what each of these shell
+    /// commands leaves in its folder, and gives its reference.
+    #[track_caller]
+    pub fn push_layers(&self, registry: &Registry, name: &str, tag: &str, layers: &[&str]) -> String {
+        let layers: String = layers.iter().map(|layer| format!("layer '{layer}'\n")).collect();
         let script = format!(
             r#"
 url=https://{host}/v2/{name}
@@ -88,14 +95,21 @@ blob() {{
     echo "{{\"mediaType\":\"$2\",\"digest\":\"$digest\",\"size\":$(stat -c %s "$1")}}"
 }}
 folder=$(mktemp -d -p "$PWD")
-head -c 1024 /dev/zero >"$folder/layer.tar"
-layer=$(sha256sum "$folder/layer.tar" | cut -d' ' -f1)
-gzip -n "$folder/layer.tar"
-echo '{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/bin/sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:'$layer'"]}}}}' >"$folder/config"
+layers= diffs=
+layer() {{
+    mkdir "$folder/files"
+    (cd "$folder/files" && eval "$1")
+    tar -cf "$folder/layer.tar" -C "$folder/files" .
+    diffs="$diffs${{diffs:+,}}\"sha256:$(sha256sum "$folder/layer.tar" | cut -d' ' -f1)\""
+    gzip -n "$folder/layer.tar"
+    layers="$layers${{layers:+,}}$(blob "$folder/layer.tar.gz" application/vnd.oci.image.layer.v1.tar+gzip)"
+    rm -r "$folder/files" "$folder/layer.tar.gz"
+}}
+{layers}
+echo '{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/bin/sh"]}},"rootfs":{{"type":"layers","diff_ids":['$diffs']}}}}' >"$folder/config"
 config=$(blob "$folder/config" application/vnd.oci.image.config.v1+json)
-layer=$(blob "$folder/layer.tar.gz" application/vnd.oci.image.layer.v1.tar+gzip)
 type=application/vnd.oci.image.manifest.v1+json
-echo "{{\"schemaVersion\":2,\"mediaType\":\"$type\",\"config\":$config,\"layers\":[$layer]}}" >"$folder/manifest"
+echo "{{\"schemaVersion\":2,\"mediaType\":\"$type\",\"config\":$config,\"layers\":[$layers]}}" >"$folder/manifest"
 ask -X PUT -H "Content-Type: $type" --data-binary @"$folder/manifest" "$url/manifests/{tag}"
 "#,
             host = registry.host,

@@ -452,6 +452,6 @@ impl<R: Read> Read for Gunzip<R> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 #[path = "unpack_tests.rs"]
 mod tests;

@@ -80,8 +80,9 @@ static void echo(const char *path) {
 		printf("echo %s: %s\n", path, strerror(errno));
 		return;
 	}
-	int size;
-	printf("open %s, ioctl: %s\n", path, ioctl(fd, FIONREAD, &size) < 0 ? strerror(errno) : "done");
+	/* TIOCGWINSZ: WASI has no ioctl, and its libc none but FIONREAD and FIONBIO. */
+	short size[4];
+	printf("open %s, ioctl: %s\n", path, ioctl(fd, 0x5413, size) < 0 ? strerror(errno) : "done");
 	fflush(stdout);
 	for (;;) {
 		struct pollfd wanted = {.fd = fd, .events = POLLIN};

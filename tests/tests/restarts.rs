@@ -154,3 +154,70 @@ fn pods_go_on_while_the_api_server_is_away_and_their_status_catches_up() {
     let columns = bed.columns("default", "job").expect("the pod is there");
     assert_eq!((columns.status.as_str(), columns.restarts), ("Running", 0), "nothing happened to it");
 }
+
+/// A pod that prints a key of a ConfigMap and of a Secret that it mounts, and whether it has a token.
+fn mounts_all(cluster: &Cluster) {
+    let bed = &cluster.bed;
+    bed.kubectl(&["create", "secret", "generic", "sealed", "--from-literal=key=of-the-secret"]).expect();
+    bed.kubectl(&["create", "configmap", "open", "--from-literal=key=of-the-map"]).expect();
+    let words = ["cat=/open/key", "cat=/sealed/key", "cat=/token/token", "sleep"];
+    let mut spec = pod_spec("Always", &cluster.image(Guest::Look), &words);
+    spec["volumes"] = json!([
+        {"name": "open", "configMap": {"name": "open"}},
+        {"name": "sealed", "secret": {"secretName": "sealed"}},
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+    ]);
+    let mounts =
+        ["open", "sealed", "token"].map(|name| json!({"name": name, "mountPath": format!("/{name}")}));
+    spec["containers"][0]["volumeMounts"] = json!(mounts);
+    bed.apply_value(&pod("mounts", spec));
+    wait_for_print(bed, "mounts", 0, "cat /token/token: ey");
+}
+
+/// A power cut: what was in memory is gone, and there is no network.
+fn cut_power(cluster: &mut Cluster) {
+    let bed = &cluster.bed;
+    cluster.agent.die();
+    let memory = bed.folder().join("run-pi/pods");
+    assert!(memory.is_dir(), "secrets were there");
+    fs::remove_dir_all(memory).expect("it can be removed");
+    bed.api_server_away(true);
+    cluster.agent.start_again(bed);
+}
+
+#[test]
+fn volumes_come_back_after_a_power_cut_with_their_secrets() {
+    let mut cluster = Cluster::start_with(&["--log-flush-interval", "0"]);
+    mounts_all(&cluster);
+    cut_power(&mut cluster);
+    let bed = &cluster.bed;
+    for words in ["cat /open/key: of-the-map", "cat /sealed/key: of-the-secret", "cat /token/token: ey"] {
+        wait_for_print(bed, "mounts", 1, words);
+    }
+    bed.api_server_away(false);
+    bed.wait_for_columns("default", "mounts", SHOWN, |columns| columns.ready == "1/1");
+    // What changed meanwhile is seen once the API server can be asked.
+    let patch = json!({"data": {"key": "changed"}}).to_string();
+    bed.kubectl(&["patch", "configmap", "open", "--patch", &patch]).expect();
+    let uid = bed.get(&["pod", "mounts"])["metadata"]["uid"].as_str().expect("it is there").to_owned();
+    let key = data_dir(bed, "pi").join("pods").join(uid).join("volumes/kubernetes.io~configmap/open/key");
+    bed.wait_for("the new value", SHOWN, || (fs::read_to_string(&key).ok()? == "changed").then_some(()));
+}
+
+#[test]
+fn secrets_that_are_kept_in_memory_only_are_waited_for() {
+    let mut cluster = Cluster::start_with(&["--log-flush-interval", "0", "--secrets-at-rest", "false"]);
+    mounts_all(&cluster);
+    let data = data_dir(&cluster.bed, "pi");
+    let mut command = std::process::Command::new("grep");
+    command.args(["-r", "-l", "of-the-secret"]).args([data.join("pods"), data.join("checkpoints")]);
+    let found = command.output().expect("grep can be run");
+    assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
+    cut_power(&mut cluster);
+    let bed = &cluster.bed;
+    cluster.agent.wait_for_line(bed, SHOWN, &["mounts", "taken up where it was"]);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(last_run(bed, "mounts"), Some(0), "it waits");
+    bed.api_server_away(false);
+    wait_for_print(bed, "mounts", 1, "cat /sealed/key: of-the-secret");
+}

@@ -31,6 +31,7 @@ mod volumes;
 mod workshop;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,6 +69,11 @@ use crate::pod::storage::Defaults;
 use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
 use crate::runtime::Usage;
 use crate::volume::PodVolumes;
+
+/// How long an answer of the API server is waited for where what it said last is kept.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After that it is not asked such things for so long.
+const AWAY: Duration = Duration::from_secs(30);
 
 /// What a source of pods says.
 #[derive(Clone, Debug)]
@@ -169,6 +175,8 @@ pub(crate) struct Shared {
     unwritten: AtomicBool,
     /// When this life of the agent began.
     begun: Duration,
+    /// Until then the API server is not waited for where one can do without.
+    away_until: Mutex<Duration>,
     given_sources: Last<Sources>,
     given_secrets: Last<Vec<Secret>>,
     node: Mutex<Arc<NodeFacts>>,
@@ -242,6 +250,27 @@ impl Shared {
         self.api.event(event.about(pod), event);
     }
 
+    /// Puts a question to the API server. Where something is `kept` from its last answer it is not waited for long:
+    /// after a power cut without a network, pods run again now and not after every time-out.
+    async fn ask<T>(&self, kept: bool, question: impl Future<Output = T>) -> Option<T> {
+        if !kept {
+            return Some(question.await);
+        }
+        let now = self.clock.now().mono;
+        if now < *lock(&self.away_until) {
+            return None;
+        }
+        let late = async {
+            self.clock.until(now.saturating_add(PATIENCE)).await;
+            None
+        };
+        let answer = or(async { Some(question.await) }, late).await;
+        if answer.is_none() {
+            *lock(&self.away_until) = self.clock.now().mono.saturating_add(AWAY);
+        }
+        answer
+    }
+
     /// Removes what a pod that is over has on the disk beside its logs.
     async fn remove_volumes(&self, entry: &Entry, pod: &Pod) {
         if let Some(objects) = lock(&entry.objects).take() {
@@ -294,6 +323,7 @@ impl Supervisor {
                 secrets_at_rest,
                 unwritten: AtomicBool::new(false),
                 begun,
+                away_until: Mutex::default(),
                 given_sources: Last::default(),
                 given_secrets: Last::default(),
                 node,

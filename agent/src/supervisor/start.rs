@@ -352,7 +352,10 @@ async fn keyring(shared: &Shared, entry: &Entry, pod: &Pod) -> Result<Keyring, S
     let (mut good, mut missing) = (Vec::new(), Vec::new());
     let namespace = pod.metadata.namespace.as_str();
     for reference in &pod.spec.image_pull_secrets {
-        let secret = shared.api.secret(namespace, &reference.name).await;
+        let kept = entry.state().kept.pull_secrets.is_some();
+        let secret = shared.ask(kept, shared.api.secret(namespace, &reference.name)).await;
+        let silent = || Err(ApiFailure::Unavailable("the API server does not answer".to_owned()));
+        let secret = secret.unwrap_or_else(silent);
         if let Err(ApiFailure::Unavailable(error)) = &secret {
             let text = format!("couldn't get the image pull secret {namespace}/{}: {error}", reference.name);
             let Some(kept) = entry.state().kept.pull_secrets.clone() else {
@@ -406,14 +409,17 @@ async fn sources(
     container: &Container,
 ) -> Result<Arc<Sources>, StartFailure> {
     let name = &container.name;
-    match fetch_sources(shared, pod, container).await {
+    let kept = entry.state().kept.sources_of(name);
+    let fetched = shared.ask(kept.is_some(), Box::pin(fetch_sources(shared, pod, container))).await;
+    let silent =
+        || Err((ApiFailure::Unavailable("the API server does not answer".to_owned()), String::new()));
+    match fetched.unwrap_or_else(silent) {
         Ok(sources) => {
             let sources = shared.given_sources.alike(sources.trimmed(container));
             entry.state().kept.keep_sources(name, sources.clone());
             Ok(sources)
         }
         Err((ApiFailure::Unavailable(error), what)) => {
-            let kept = entry.state().kept.sources_of(name);
             kept.ok_or_else(|| StartFailure::Config(format!("couldn't get {what}: {error}")))
         }
         Err((error, what)) => Err(StartFailure::Config(format!("couldn't get {what}: {error}"))),

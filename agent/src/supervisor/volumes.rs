@@ -204,20 +204,25 @@ async fn make(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Pod, volume: &Volu
     if state.written.is_none() && now < state.pause.until {
         return Err(String::new());
     }
-    let spec = spec_of(pod, volume);
-    let made = match update(shared, &objects, state, pod, volume).await {
-        Ok(()) => state.folder.clone().ok_or_else(String::new),
-        Err(Failure::Away(text)) => match shared.workshop.take_up(spec).await {
-            Ok(Some(folder)) => {
-                log::info!("pod {}: volume {} is as it was last: {text}", pod_label(pod), volume.name);
-                state.due = Some(now.saturating_add(AGAIN));
-                Ok(folder)
-            }
-            Ok(None) => Err(text),
-            Err(error) => Err(error.to_string()),
-        },
-        Err(Failure::Wrong(text)) => Err(text),
+    let kept = match &state.folder {
+        Some(folder) => Ok(Some(folder.clone())),
+        None => shared.workshop.take_up(spec_of(pod, volume)).await,
     };
+    let kept = kept.map_err(|error| error.to_string())?;
+    let updated = shared.ask(kept.is_some(), update(shared, &objects, state, pod, volume)).await;
+    let made =
+        match updated.unwrap_or_else(|| Err(Failure::Away("the API server does not answer".to_owned()))) {
+            Ok(()) => state.folder.clone().ok_or_else(String::new),
+            Err(Failure::Away(text)) => match kept {
+                Some(folder) => {
+                    log::info!("pod {}: volume {} is as it was last: {text}", pod_label(pod), volume.name);
+                    state.due = Some(now.saturating_add(AGAIN));
+                    Ok(folder)
+                }
+                None => Err(text),
+            },
+            Err(Failure::Wrong(text)) => Err(text),
+        };
     match made {
         Ok(folder) => {
             let mut keeper = lock(&objects.keeper);

@@ -40,6 +40,10 @@ const CROWD_BUDGET: u64 = 100 * 1000 * 1000 / 1024;
 const AWAKE_POD_LIMIT: u64 = 150;
 /// Sleeping pods in C, beside the crowd.
 const C_SLEEPERS: usize = 100;
+/// Servers that are not probed, and as many that are, by HTTP and TCP every ten seconds.
+const SERVERS: usize = 200;
+/// The first of their ports.
+const FIRST_PORT: usize = 20_000;
 /// How long an agent is left alone after its last pod has begun to run.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Threads beyond the cores.
@@ -161,6 +165,11 @@ struct Report {
     asleep: [Memory; 4],
     /// Open files of the agent with the crowd.
     files: usize,
+    /// Servers in C: one, all of those that are not probed, all of those that are.
+    servers: [Memory; 3],
+    /// CPU with all of them, and open files.
+    probed_per_mille: u64,
+    probed_files: usize,
     cpu_per_mille: u64,
     one_running: Duration,
     fifty_running: Duration,
@@ -187,9 +196,19 @@ impl Report {
         [each(one, crowd, CROWD - 1), each(fewer, more, C_SLEEPERS - 1)]
     }
 
+    /// KiB of a server that is not probed, and of one that is.
+    fn per_server(&self) -> [u64; 2] {
+        let [one, plain, probed] = self.servers;
+        let each = |from: Memory, to: Memory, pods: usize| {
+            to.resident.saturating_sub(from.resident).div_ceil(pods as u64)
+        };
+        [each(one, plain, SERVERS - 1), each(plain, probed, SERVERS)]
+    }
+
     fn threads(&self) -> u64 {
         let pods = self.pods.iter().map(|(_, memory)| memory.threads);
-        pods.chain(self.asleep.map(|memory| memory.threads)).chain([self.idle.threads]).max().unwrap_or(0)
+        let others = self.asleep.into_iter().chain(self.servers).chain([self.idle]);
+        pods.chain(others.map(|memory| memory.threads)).max().unwrap_or(0)
     }
 
     fn past_budget(&self) -> Vec<String> {
@@ -240,15 +259,54 @@ fn measure(name: &'static str, binary: &Path, idle: Duration) -> Report {
     settle(&mut report, pid, 1);
     report.fifty_running = apply(&cluster, "fifty", &image, 49);
     settle(&mut report, pid, 50);
-    let busy = cpu_time(pid);
-    thread::sleep(CPU_WINDOW);
-    report.cpu_per_mille =
-        ((cpu_time(pid) - busy).as_secs_f64() / CPU_WINDOW.as_secs_f64() * 1000.0).round() as u64;
+    report.cpu_per_mille = busy_per_mille(pid);
     apply(&cluster, "more", &image, 150);
     settle(&mut report, pid, 200);
     drop(cluster);
     fall_asleep(&mut report);
+    be_probed(&mut report);
     report
+}
+
+/// Thousandths of a core that are used now.
+fn busy_per_mille(pid: u32) -> u64 {
+    let busy = cpu_time(pid);
+    thread::sleep(CPU_WINDOW);
+    ((cpu_time(pid) - busy).as_secs_f64() / CPU_WINDOW.as_secs_f64() * 1000.0).round() as u64
+}
+
+/// Servers on an agent of their own, the first half of them left alone.
+fn be_probed(report: &mut Report) {
+    let cluster = Cluster::start_with(&["--max-pods", "1100"]);
+    let pid = cluster.agent.pid();
+    let image = cluster.image(Guest::ServeC);
+    let server = |probed: bool| {
+        move |n: usize, pod: &mut Value| {
+            let port = FIRST_PORT + n + if probed { SERVERS } else { 0 };
+            let container = &mut pod["spec"]["containers"][0];
+            container["ports"] = json!([{"containerPort": port}]);
+            if probed {
+                container["readinessProbe"] = json!({"httpGet": {"port": port, "path": "/"}});
+                container["livenessProbe"] = json!({"tcpSocket": {"port": port}});
+            }
+        }
+    };
+    let plain = server(false);
+    apply_each(&cluster, "one", &image, 1, |_, pod| plain(SERVERS - 1, pod));
+    thread::sleep(PAUSE);
+    report.servers[0] = memory(pid);
+    apply_each(&cluster, "plain", &image, SERVERS - 1, plain);
+    thread::sleep(PAUSE);
+    report.servers[1] = memory(pid);
+    apply_each(&cluster, "probed", &image, SERVERS, server(true));
+    cluster.bed.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", "set=probed", PODS_LIMIT]).expect();
+    report.probed_per_mille = busy_per_mille(pid);
+    report.servers[2] = memory(pid);
+    report.probed_files = open_files(pid);
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0)
 }
 
 fn settle(report: &mut Report, pid: u32, pods: u64) {
@@ -269,15 +327,27 @@ fn fall_asleep(report: &mut Report) {
     settled(1, "crowd", Guest::Sleep, CROWD - 1);
     settled(2, "c", Guest::SleepC, 1);
     settled(3, "more-c", Guest::SleepC, C_SLEEPERS - 1);
-    report.files = fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).unwrap_or(0);
+    report.files = open_files(pid);
 }
 
 /// Makes pods and waits until all run; how long that took.
 fn apply(cluster: &Cluster, name: &str, image: &str, count: usize) -> Duration {
+    apply_each(cluster, name, image, count, |_, _| ())
+}
+
+/// The same, each as `change` makes it.
+fn apply_each(
+    cluster: &Cluster,
+    name: &str,
+    image: &str,
+    count: usize,
+    change: impl Fn(usize, &mut Value),
+) -> Duration {
     let pods: Vec<Value> = (0..count)
         .map(|n| {
             let mut pod = pod(&format!("{name}-{n}"), pod_spec("Always", image, &[]));
             pod["metadata"]["labels"] = json!({"set": name});
+            change(n, &mut pod);
             pod
         })
         .collect();
@@ -361,6 +431,19 @@ fn print_table(reports: &[Report]) {
     row(format!("resident, {CROWD} pods that sleep, KiB"), CROWD_BUDGET.to_string(), &|r| show(&r.asleep[1]));
     row(format!("open files, {CROWD} + {C_SLEEPERS} pods that sleep"), String::new(), &|r| {
         r.files.to_string()
+    });
+    row(format!("each of {SERVERS} servers, and of {SERVERS} probed ones, KiB"), String::new(), &|r| {
+        let [plain, probed] = r.per_server();
+        format!("{plain}, {probed}")
+    });
+    row(format!("resident, {SERVERS} servers + {SERVERS} probed, KiB"), String::new(), &|r| {
+        show(&r.servers[2])
+    });
+    row(format!("CPU, {SERVERS} probed servers, ‰ of a core"), String::new(), &|r| {
+        r.probed_per_mille.to_string()
+    });
+    row(format!("open files, {SERVERS} servers + {SERVERS} probed"), String::new(), &|r| {
+        r.probed_files.to_string()
     });
     row("threads, at most".into(), (cores() + THREADS_BUDGET).to_string(), &|r| r.threads().to_string());
     row("API traffic in an idle hour, bytes (up + down)".into(), TRAFFIC_BUDGET.to_string(), &|r| {

@@ -48,9 +48,25 @@ pub struct FakeApi {
     pub away: Mutex<bool>,
     /// Names of the Secrets and ConfigMaps that were asked for.
     pub asked: Mutex<Vec<String>>,
+    /// Tokens to come, none when there are none left.
+    pub tokens: Mutex<VecDeque<Result<Token, ApiFailure>>>,
+    /// Service accounts and audiences of the tokens that were asked for.
+    pub asked_tokens: Mutex<Vec<String>>,
+    /// Who follows something, each with what keeps it followed.
+    pub following: Mutex<Vec<(Arc<Signal>, std::sync::Weak<()>)>>,
 }
 
 impl FakeApi {
+    /// Things that are followed.
+    pub fn followed(&self) -> usize {
+        lock(&self.following).iter().filter(|(_, kept)| kept.strong_count() > 0).count()
+    }
+
+    /// Something of what was ever followed changed.
+    pub fn signal(&self) {
+        lock(&self.following).iter().for_each(|(signal, _)| signal.give());
+    }
+
     fn read<T: Clone>(
         &self,
         kind: &str,
@@ -103,6 +119,16 @@ impl Api for FakeApi {
             lock(&self.deletes).push(pod.metadata.uid.clone());
             self.answer()
         })
+    }
+    fn token<'a>(&'a self, pod: &'a Pod, asked: &'a TokenAsked) -> BoxFuture<'a, Result<Token, ApiFailure>> {
+        lock(&self.asked_tokens).push(format!("{} {}", pod.spec.service_account_name, asked.audience));
+        let next = lock(&self.tokens).pop_front();
+        Box::pin(async { next.unwrap_or_else(|| Err(ApiFailure::NotFound("no more tokens".to_owned()))) })
+    }
+    fn follow(&self, _: &ObjectName, changed: &Arc<Signal>) -> Option<Followed> {
+        let kept = Arc::new(());
+        lock(&self.following).push((changed.clone(), Arc::downgrade(&kept)));
+        Some(kept)
     }
     fn event(&self, about: ObjectReference, event: EventText) {
         lock(&self.events)

@@ -5,6 +5,7 @@ mod images;
 mod reports;
 mod restarts;
 mod validation;
+mod volumes;
 
 use self::bed::{deleted, gone, play, Bed};
 use super::*;

@@ -200,8 +200,15 @@ fn volumes_come_back_after_a_power_cut_with_their_secrets() {
     let patch = json!({"data": {"key": "changed"}}).to_string();
     bed.kubectl(&["patch", "configmap", "open", "--patch", &patch]).expect();
     let uid = bed.get(&["pod", "mounts"])["metadata"]["uid"].as_str().expect("it is there").to_owned();
-    let key = data_dir(bed, "pi").join("pods").join(uid).join("volumes/kubernetes.io~configmap/open/key");
+    let key = data_dir(bed, "pi").join("pods").join(&uid).join("volumes/kubernetes.io~configmap/open/key");
     bed.wait_for("the new value", SHOWN, || (fs::read_to_string(&key).ok()? == "changed").then_some(()));
+    // A crash, and a pod that goes meanwhile: nothing of it is left.
+    cluster.agent.die();
+    let bed = &cluster.bed;
+    bed.kubectl(&["delete", "pod", "mounts", "--force", "--grace-period=0"]).expect();
+    cluster.agent.start_again(bed);
+    let left = [data_dir(bed, "pi").join("pods").join(&uid), bed.folder().join("run-pi/pods").join(&uid)];
+    bed.wait_for("its volumes to go", SHOWN, || left.iter().all(|folder| !folder.exists()).then_some(()));
 }
 
 #[test]

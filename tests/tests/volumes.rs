@@ -438,3 +438,52 @@ fn variables_come_from_files_that_an_init_container_wrote() {
     wait_for_description("lacks", "environment variable key \"B\" not found in file");
     bed.wait_for_columns("default", "lacks", SHOWN, |columns| columns.status == "CreateContainerConfigError");
 }
+
+/// How many requests to watch ConfigMaps the API server serves, by its metrics.
+fn watches_in(metrics: &str) -> u64 {
+    let is_watch = |line: &&str| {
+        line.starts_with("apiserver_longrunning_requests{")
+            && line.contains("resource=\"configmaps\"")
+            && line.contains("verb=\"WATCH\"")
+    };
+    let counts =
+        metrics.lines().filter(is_watch).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    counts.sum()
+}
+
+#[test]
+fn each_object_is_watched_once_and_only_while_it_is_mounted() {
+    // A cluster of its own: other tests mount things as well.
+    let own = Cluster::start();
+    let bed = &own.bed;
+    let count = || {
+        let metrics = bed.kubectl(&["get", "--raw", "/metrics"]).expect();
+        watches_in(&metrics)
+    };
+    let object = |name: &str, immutable: bool| {
+        bed.apply_value(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+            "data": {"k": "v"}, "immutable": immutable}));
+    };
+    object("shared", false);
+    object("fixed", true);
+    let before = count();
+    for name in ["one", "two", "three"] {
+        let mut spec = pod_spec("Always", &own.image(Guest::SleepC), &[]);
+        spec["volumes"] = json!([
+            {"name": "shared", "configMap": {"name": "shared"}},
+            {"name": "fixed", "configMap": {"name": "fixed"}},
+        ]);
+        spec["containers"][0]["volumeMounts"] =
+            json!([{"name": "shared", "mountPath": "/shared"}, {"name": "fixed", "mountPath": "/fixed"}]);
+        bed.apply_value(&pod(name, spec));
+    }
+    for name in ["one", "two", "three"] {
+        bed.wait_for_columns("default", name, SHOWN, |columns| columns.ready == "1/1");
+    }
+    bed.wait_for("one watch more", SHOWN, || (count() == before + 1).then_some(()));
+    bed.kubectl(&["delete", "pod", "one", "two"]).expect();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(count(), before + 1, "the last pod still mounts it");
+    bed.kubectl(&["delete", "pod", "three"]).expect();
+    bed.wait_for("the watch to end", SHOWN, || (count() == before).then_some(()));
+}

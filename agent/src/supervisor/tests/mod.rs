@@ -254,7 +254,7 @@ fn a_lost_run_that_must_not_be_repeated_is_reported_as_lost() {
 fn mirror_pods_are_not_run() {
     play(|bed| async move {
         let mut pod = samples::pod(&json!({}));
-        pod.metadata.annotations.insert(MIRROR.to_owned(), "hash".to_owned());
+        pod.metadata.annotations.insert(crate::pod::MIRROR.to_owned(), "hash".to_owned());
         bed.apply(pod);
         assert!(bed.supervisor.pods().is_empty());
     });

@@ -194,7 +194,7 @@ impl Given {
             PodSpec { restart_policy: "Never".into(), containers: vec![container], ..PodSpec::default() };
         let metadata = ObjectMeta { name: "run".into(), ..ObjectMeta::default() };
         let pod = Pod { metadata, spec, ..Pod::default() };
-        let by_hand = ByHand { stdin: Some(stdin), ..with(BTreeMap::from([(name, image)])) };
+        let by_hand = ByHand { stdin: Some(stdin), rootless: true, ..with(BTreeMap::from([(name, image)])) };
         Ok(Given { pod, is_module: true, by_hand })
     }
 
@@ -360,7 +360,7 @@ async fn supervise(
             runtime,
             store,
             registries: Arc::new(registries),
-            volumes: Volumes::new(folder.join("pods"), folder.join("run"), Vec::new(), false),
+            volumes: Volumes::new(folder.join("pods"), folder.join("run"), vec!["/".into()], false),
             logs: Logs::new(folder.join("logs"), crate::log::Settings::default()),
             by_hand: given.by_hand,
             ports: Ports::default(),

@@ -259,8 +259,9 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
 /// Makes the folder of what must not be on a disk, and says so where it is on one.
 fn in_memory(folder: &Path) -> std::io::Result<PathBuf> {
     durable::ensure_private_dir(folder)?;
-    // `TMPFS_MAGIC`, `RAMFS_MAGIC`
-    if !matches!(rustix::fs::statfs(folder)?.f_type, 0x0102_1994 | 0x8584_58f6) {
+    // `TMPFS_MAGIC`, `RAMFS_MAGIC`; of 32 bits, with a sign or without one.
+    let kind = i128::from(rustix::fs::statfs(folder)?.f_type) & 0xffff_ffff;
+    if !matches!(kind, 0x0102_1994 | 0x8584_58f6) {
         log::warn!(
             "{} is on a disk: secrets and tokens that pods mount are written there; set --run-dir to a folder of a \
              tmpfs",

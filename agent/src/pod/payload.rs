@@ -2,6 +2,7 @@
 //! (`pkg/volume/{configmap,secret,downwardapi,projected}`, MakePayload and collectData).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -21,13 +22,19 @@ const MAX_FILES: usize = 10_000;
 const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
-/// One file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One file. Its content is nobody's to print: it may be a secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PayloadFile {
     /// What is in it.
     pub data: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+}
+
+impl fmt::Debug for PayloadFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, mode {:o}", self.data.len(), self.mode)
+    }
 }
 
 /// All files of a volume, by their paths in it.
@@ -122,8 +129,8 @@ pub fn is_secret(source: &VolumeSource) -> bool {
     parts(source).is_some_and(|parts| parts.iter().any(secret))
 }
 
-/// What a part was given.
-#[derive(Clone, Debug)]
+/// What a part was given. Never printed.
+#[derive(Clone)]
 pub enum Given {
     /// The ConfigMap, if there is one.
     ConfigMap(Option<Arc<ConfigMap>>),

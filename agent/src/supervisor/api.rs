@@ -82,8 +82,8 @@ pub struct TokenAsked {
     pub seconds: Option<i64>,
 }
 
-/// A token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A token. Never printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// The token itself.
     pub text: String,

@@ -144,6 +144,8 @@ pub struct ByHand {
     pub images: BTreeMap<String, Image>,
     /// Folders of the host.
     pub folders: Vec<Preopen>,
+    /// No container has a root of its own: as other runtimes of WASI run a module, with no folders but the given ones.
+    pub rootless: bool,
     /// Fuel of each run.
     pub fuel: Option<u64>,
     /// Opens the standard input of a run; none: it is at its end.
@@ -373,7 +375,9 @@ impl WasmWorkshop {
         let mut preopens = spec.mounts.folders;
         preopens.extend(self.by_hand.folders.iter().cloned());
         // The last, as guests look for those that they know by their numbers.
-        let root = spec.root.filter(|root| preopens.iter().all(|folder| folder.guest != root.guest));
+        let root = spec.root.filter(|root| {
+            !self.by_hand.rootless && preopens.iter().all(|folder| folder.guest != root.guest)
+        });
         preopens.extend(root);
         let kit = Kit {
             runtime: self.runtime.clone(),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::environment::{error, EnvironmentError};
 use super::node::NodeFacts;
 use super::resources::amount;
+use super::termination::is_default_message;
 use super::unsupported::is_default_token;
 use crate::api::{Container, Pod, ProjectedVolume, Quantity, ResourceFieldSelector, VolumeSource};
 
@@ -77,6 +78,10 @@ pub fn lighten(pod: &mut Pod) {
     for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
         container.env.shrink_to_fit();
         container.volume_mounts.shrink_to_fit();
+        // What everybody has, and nothing means the same.
+        if is_default_message(container) {
+            (container.termination_message_path, container.termination_message_policy) = Default::default();
+        }
     }
     for volume in spec.volumes.iter_mut().filter(|volume| is_default_token(volume)) {
         // Every pod has such a volume, of a kilobyte and a half, and nearly all of them are alike.

@@ -21,6 +21,12 @@ pub fn message_path(container: &Container) -> &str {
     }
 }
 
+/// Does the container say of its message what holds for one that says nothing?
+#[must_use]
+pub fn is_default_message(container: &Container) -> bool {
+    container.termination_message_path == DEFAULT_PATH && container.termination_message_policy == "File"
+}
+
 /// Does the end of the log stand in for a message that is not there?
 #[must_use]
 pub fn falls_back_to_log(container: &Container, exit_code: i32) -> bool {

@@ -453,7 +453,8 @@ fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors,
             let files = mounted.remove(&volume);
             let object = match place {
                 Place::Later(_) => {
-                    Object::Later(Arc::new(Unlaid { preopen: preopen.clone(), volume, files }))
+                    let preopens = Arc::clone(&spec.preopens);
+                    Object::Later(Arc::new(Unlaid { preopens, volume, files }))
                 }
                 _ => {
                     let folder = Folder::preopen(preopen, volume, files);

@@ -76,9 +76,9 @@ pub async fn start(
     container: &Container,
     run: u32,
 ) -> Result<Started, StartFailure> {
-    let volumes = match container.volume_mounts.is_empty() && pod.spec.volumes.is_empty() {
-        true => None,
-        false => Some(volumes::mount(shared, entry, pod).await?),
+    let volumes = match volumes::has_own(pod) {
+        true => Some(volumes::mount(shared, entry, pod).await?),
+        false => None,
     };
     if let Some(volumes) = &volumes {
         image_volumes(shared, entry, pod, container, volumes).await?;
@@ -98,7 +98,7 @@ pub async fn start(
             let found = control::blocking(move || volumes.mounts(&wanted)).await;
             found.map_err(StartFailure::Create)?
         }
-        None => Mounts::default(),
+        None => Mounts { folders: volumes::unasked(shared, entry, pod, container), ..Mounts::default() },
     };
     if waits_for_grace(pod) {
         let (uid, name) = (pod.metadata.uid.clone(), container.name.clone());
@@ -240,7 +240,7 @@ fn is_within(path: &str, folder: &str) -> bool {
 }
 
 /// A relative path of a container starts at its root.
-fn absolute(path: &str) -> String {
+pub fn absolute(path: &str) -> String {
     if path.starts_with('/') {
         path.to_owned()
     } else {

@@ -14,15 +14,16 @@ use futures_lite::future::or;
 
 use super::api::{ApiFailure, Followed, ObjectKind, ObjectName, Signal, TokenAsked};
 use super::inbox::Message;
+use super::start::absolute;
 use super::{lock, Entry, Shared};
-use crate::api::{Pod, Volume, VolumeSource};
+use crate::api::{Container, EnvVar, Pod, Volume, VolumeMount, VolumeSource};
 use crate::control::{self, Task};
 use crate::pod::admission::is_default_token;
 use crate::pod::events::{failed_mount, pod_label};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::payload::{fingerprint, is_secret, parts, payload, Given, Part, Payload};
 use crate::pod::storage::storage;
-use crate::runtime::{Laying, Place};
+use crate::runtime::{Laying, Place, Preopen};
 use crate::volume::{HostPath, MountError, ObjectVolume, PodVolumes};
 
 /// First and longest wait before a volume that could not be made is tried again (`goroutinemap/exponentialbackoff`).
@@ -127,6 +128,28 @@ fn mounted(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.volumes.iter().filter(move |volume| names.contains(volume.name.as_str()))
 }
 
+/// Does the pod mount more than the token that it is given unasked?
+pub fn has_own(pod: &Pod) -> bool {
+    let mut containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let from_file = |env: &EnvVar| env.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some());
+    mounted(pod).any(|volume| !is_lazy(pod, volume)) || containers.any(|c| c.env.iter().any(from_file))
+}
+
+/// Is a volume made when a guest first looks into it?
+fn is_lazy(pod: &Pod, volume: &Volume) -> bool {
+    is_default_token(volume) && !has_sub_path(pod, &volume.name)
+}
+
+/// What a container mounts of a pod that [has nothing of its own](has_own): there before anything is made.
+pub fn unasked(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Pod, container: &Container) -> Vec<Preopen> {
+    let mount = |mount: &VolumeMount| {
+        let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name)?;
+        let place = later(shared, entry, &volume.name);
+        Some(Preopen { guest: absolute(&mount.mount_path), place, read_only: true, account: None })
+    };
+    container.volume_mounts.iter().filter_map(mount).collect()
+}
+
 /// Is some of it mounted by a subPath?
 fn has_sub_path(pod: &Pod, volume: &str) -> bool {
     let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
@@ -152,7 +175,7 @@ async fn all(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Pod) -> Result<PodV
     let uid = pod.metadata.uid.clone();
     let volumes = shared.workshop.lay_volumes(uid, storage(pod, shared.storage), host_paths, told).await?;
     for volume in mounted(pod).filter(|volume| parts(&volume.source).is_some()) {
-        let place = if is_default_token(volume) && !has_sub_path(pod, &volume.name) {
+        let place = if is_lazy(pod, volume) {
             later(shared, entry, &volume.name)
         } else {
             let made = make(shared, entry, pod, volume).await;

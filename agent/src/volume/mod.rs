@@ -17,7 +17,6 @@ mod subpath;
 mod tree;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -66,7 +65,8 @@ struct Inner {
 /// The volumes of one pod.
 #[derive(Debug)]
 pub struct PodVolumes {
-    by_name: Mutex<BTreeMap<String, Laid>>,
+    /// By name: of the few that a pod has, a tree would take room for eleven.
+    by_name: Mutex<Vec<(String, Laid)>>,
     /// What all that it has on the disk is counted against.
     total: Arc<Quota>,
 }
@@ -122,24 +122,27 @@ impl PodVolumes {
         PodVolumes { by_name: Mutex::default(), total: Arc::new(Quota::new(Amount::default(), |_| ())) }
     }
 
-    fn by_name(&self) -> MutexGuard<'_, BTreeMap<String, Laid>> {
+    fn by_name(&self) -> MutexGuard<'_, Vec<(String, Laid)>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a volume that is made elsewhere: never written to by its guests.
     pub fn add(&self, name: &str, place: Place) {
         let laid = Laid { place, account: None, file: None, read_only: true };
-        self.by_name().insert(name.to_owned(), laid);
+        let mut by_name = self.by_name();
+        by_name.retain(|(known, _)| known != name);
+        by_name.reserve_exact(1);
+        by_name.push((name.to_owned(), laid));
     }
 
     /// Is there a volume of this name?
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.by_name().contains_key(name)
+        self.by_name().iter().any(|(known, _)| known == name)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Laid> {
-        self.by_name().get(name).cloned()
+        self.by_name().iter().find(|(known, _)| known == name).map(|(_, laid)| laid.clone())
     }
 
     /// What counts the files of a container's root.
@@ -171,12 +174,12 @@ impl Volumes {
                 Excess::Bytes => Exceeded::Pod,
                 Excess::Files => Exceeded::Files,
             });
-        let mut by_name = BTreeMap::new();
+        let mut by_name = Vec::new();
         for volume in &storage.empty_dirs {
             let laid = self.lay_empty_dir(uid, volume, &total, told);
             let laid =
                 laid.map_err(|error| MountError { volume: volume.name.clone(), text: error.to_string() })?;
-            by_name.insert(volume.name.clone(), laid);
+            by_name.push((volume.name.clone(), laid));
         }
         for volume in host_paths {
             let found = host_path::find(&volume.path, &volume.kind, &self.inner.host_paths);
@@ -184,7 +187,7 @@ impl Volumes {
             let handle = Arc::new(found.handle);
             let file = (!found.is_folder).then(|| handle.clone());
             let laid = Laid { place: Place::Open(handle), account: None, file, read_only: false };
-            by_name.insert(volume.name.clone(), laid);
+            by_name.push((volume.name.clone(), laid));
         }
         Ok(PodVolumes { by_name: Mutex::new(by_name), total })
     }

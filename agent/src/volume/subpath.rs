@@ -141,7 +141,6 @@ fn find(laid: &Laid, mount: &Mount) -> Result<Found, String> {
 mod tests {
     use super::*;
     use crate::runtime::quota::{Amount, Quota};
-    use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::Mutex;
@@ -158,7 +157,7 @@ mod tests {
         symlink("/etc", volume.join("absolute")).unwrap();
         let laid =
             |read_only| Laid { place: Place::Folder(volume.clone()), account: None, file: None, read_only };
-        let by_name = BTreeMap::from([("v".to_owned(), laid(false)), ("ro".to_owned(), laid(true))]);
+        let by_name = vec![("v".to_owned(), laid(false)), ("ro".to_owned(), laid(true))];
         let total = Arc::new(Quota::new(Amount::default(), |_| ()));
         let volumes = PodVolumes { by_name: Mutex::new(by_name), total };
         let mount = |volume: &str, sub_path: &str| {

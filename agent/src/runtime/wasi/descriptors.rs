@@ -182,6 +182,7 @@ impl Descriptors {
 
     /// Adds a preopened folder, under the next number.
     pub fn preopen(&mut self, object: Object) -> Result<u32, Errno> {
+        self.open.reserve_exact(1);
         self.add(Descriptor { object, rights: rights::FOLDER, inheriting: rights::ALL, flags: 0 })
     }
 
@@ -291,7 +292,7 @@ pub fn fd_fdstat_set_rights(_memory: &mut Memory<'_>, host: &mut Host, args: Arg
 fn preopen(host: &Host, fd: u32) -> Result<&str, Errno> {
     match &host.descriptors.get(fd)?.object {
         Object::Folder(folder) => folder.name.as_deref().ok_or(Errno::Badf),
-        Object::Later(unlaid) => Ok(&unlaid.preopen.guest),
+        Object::Later(unlaid) => unlaid.guest().ok_or(Errno::Badf),
         _ => Err(Errno::Badf),
     }
 }

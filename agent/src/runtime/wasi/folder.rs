@@ -38,31 +38,32 @@ pub struct Folder {
 
 /// A preopened folder that is made when its guest first looks into it.
 pub struct Unlaid {
-    /// As it is given to the guest.
-    pub preopen: Preopen,
-    /// As in [`Folder`].
+    /// The folders that the guest is given, of which it is one.
+    pub preopens: Arc<[Preopen]>,
+    /// Which of them: as in [`Folder`].
     pub volume: usize,
     /// As in [`Folder`].
     pub files: Option<Arc<Mounted>>,
 }
 
 impl Unlaid {
+    /// Its path for the guest.
+    pub fn guest(&self) -> Option<&str> {
+        self.preopens.get(self.volume).map(|preopen| preopen.guest.as_str())
+    }
+
     /// Makes the folder.
     ///
     /// # Errors
     /// What the file system says, or whoever knows what is in it.
     pub async fn lay(self: Arc<Self>) -> io::Result<Folder> {
-        let Place::Later(lay) = &self.preopen.place else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(preopen @ Preopen { place: Place::Later(lay), .. }) = self.preopens.get(self.volume) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let (fd, account) = lay().await?;
-        control::blocking(move || {
-            let preopen = Preopen {
-                place: Place::Open(Arc::new(fd)),
-                account: account.or_else(|| self.preopen.account.clone()),
-                ..self.preopen.clone()
-            };
-            Folder::preopen(&preopen, self.volume, self.files.clone())
-        })
-        .await
+        let account = account.or_else(|| preopen.account.clone());
+        let preopen = Preopen { place: Place::Open(Arc::new(fd)), account, ..preopen.clone() };
+        control::blocking(move || Folder::preopen(&preopen, self.volume, self.files.clone())).await
     }
 }
 

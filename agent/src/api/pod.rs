@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{object, Lifecycle, ObjectMeta, PodStatus, Probe, Quantity, Volume};
+use super::{object, Lifecycle, ObjectMeta, PodStatus, Probe, Quantity, Volume, Word};
 
 object! {
     /// A pod.
@@ -189,7 +189,7 @@ object! {
         recursive_read_only: Option<String>,
     } always {
         name: String,
-        mount_path: String,
+        mount_path: Word,
     }
 }
 
@@ -227,10 +227,10 @@ object! {
 object! {
     /// Which taints a pod bears.
     Toleration {
-        key: String,
-        operator: String,
+        key: Word,
+        operator: Word,
         value: String,
-        effect: String,
+        effect: Word,
         toleration_seconds: Option<i64>,
     }
 }

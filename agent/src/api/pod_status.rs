@@ -75,10 +75,10 @@ object! {
     /// A volume as a container has it.
     VolumeMountStatus {
         read_only: bool,
-        recursive_read_only: Option<String>,
+        recursive_read_only: Option<Word>,
     } always {
         name: String,
-        mount_path: String,
+        mount_path: Word,
     }
 }
 

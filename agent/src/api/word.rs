@@ -6,8 +6,9 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The types and states of a pod's conditions, as nodes and schedulers write them.
-const KNOWN: [&str; 9] = [
+/// The types and states of a pod's conditions, as nodes and schedulers write them; what every pod tolerates, and where
+/// its token is mounted.
+const KNOWN: [&str; 18] = [
     "True",
     "False",
     "Unknown",
@@ -17,6 +18,15 @@ const KNOWN: [&str; 9] = [
     "PodScheduled",
     "PodReadyToStartContainers",
     "DisruptionTarget",
+    "Equal",
+    "Exists",
+    "NoExecute",
+    "NoSchedule",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+    "Disabled",
+    "Enabled",
 ];
 
 /// A text, which takes no memory of its own if it is one of those known: of a thousand pods each has a dozen.
@@ -34,6 +44,18 @@ impl Deref for Word {
     type Target = str;
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Word {
+    fn from(text: String) -> Word {
+        Word::from(text.as_str())
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
     }
 }
 

@@ -365,6 +365,7 @@ async fn supervise(
             by_hand: given.by_hand,
             ports: Ports::default(),
             pulling: Arc::default(),
+            given: Default::default(),
         }),
         clock: Arc::new(SystemClock),
         node,

@@ -192,6 +192,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
             by_hand: ByHand::default(),
             ports: Ports::default(),
             pulling: Arc::default(),
+            given: Default::default(),
         }),
         clock: Arc::new(SystemClock),
         node: facts.clone(),

@@ -55,14 +55,14 @@ pub fn untolerated<'n>(pod: &Pod, node: &'n NodeFacts) -> Option<&'n Taint> {
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    if !toleration.effect.is_empty() && toleration.effect != taint.effect {
+    if !toleration.effect.is_empty() && *toleration.effect != *taint.effect {
         return false;
     }
-    if !toleration.key.is_empty() && toleration.key != taint.key {
+    if !toleration.key.is_empty() && *toleration.key != *taint.key {
         return false;
     }
     let numbers = || Some((taint.value.parse::<i64>().ok()?, toleration.value.parse::<i64>().ok()?));
-    match toleration.operator.as_str() {
+    match &*toleration.operator {
         "" | "Equal" => !toleration.key.is_empty() && toleration.value == taint.value,
         "Exists" => true,
         "Gt" => numbers().is_some_and(|(taint, bound)| taint > bound),

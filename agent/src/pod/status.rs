@@ -9,7 +9,7 @@ use super::record::{unknown_end, Activity, Admission, ContainerRecord, Ended, Po
 use super::resources::qos_class;
 use crate::api::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIp, Pod, PodIp, PodStatus, VolumeMountStatus,
+    ContainerStatus, HostIp, Pod, PodIp, PodStatus, VolumeMountStatus, Word,
 };
 use crate::durable::clock::Now;
 
@@ -153,8 +153,10 @@ fn volume_mounts(spec: &Container) -> Vec<VolumeMountStatus> {
             read_only: mount.read_only,
             recursive_read_only: mount.read_only.then(|| {
                 let asked = mount.recursive_read_only.as_deref();
-                if matches!(asked, Some("Enabled" | "IfPossible")) { "Enabled" } else { "Disabled" }
-                    .to_owned()
+                Word::from(match asked {
+                    Some("Enabled" | "IfPossible") => "Enabled",
+                    _ => "Disabled",
+                })
             }),
         })
         .collect()

@@ -6,9 +6,11 @@ use std::sync::{Arc, Weak};
 
 use async_lock::OnceCell;
 
+use super::start::absolute;
+use super::tend::container_of;
 use super::volumes::mount;
 use super::{Entry, Shared};
-use crate::api::{Container, Pod};
+use crate::api::Container;
 use crate::control;
 use crate::pod::hosts::{hostname, hosts};
 use crate::pod::lifecycle::StartFailure;
@@ -22,8 +24,8 @@ pub struct ContainerRoot {
     shared: Arc<Shared>,
     entry: Weak<Entry>,
     container: String,
-    /// Where folders are mounted, and where files are.
-    points: (Vec<String>, Vec<String>),
+    /// Where files are mounted; all else that is mounted is a folder.
+    files: Vec<String>,
     laid: OnceCell<(Arc<OwnedFd>, Arc<Account>)>,
 }
 
@@ -35,13 +37,12 @@ impl ContainerRoot {
         container: &Container,
         mounts: &Mounts,
     ) -> Arc<ContainerRoot> {
-        let folders = mounts.folders.iter().map(|folder| folder.guest.clone()).collect();
         let files = mounts.files.iter().map(|file| file.guest.clone()).collect();
         Arc::new(ContainerRoot {
             shared: shared.clone(),
             entry: Arc::downgrade(entry),
             container: container.name.clone(),
-            points: (folders, files),
+            files,
             laid: OnceCell::new(),
         })
     }
@@ -70,13 +71,15 @@ impl ContainerRoot {
             let volumes = mount(&self.shared, &entry, &pod).await;
             let volumes =
                 volumes.map_err(|_: StartFailure| io::Error::other("its volumes cannot be set up"))?;
-            let (folders, files) = self.points.clone();
+            let own = container_of(&pod, &self.container);
+            let mounted = own.into_iter().flat_map(|container| &container.volume_mounts);
+            let mounted = mounted.map(|mount| absolute(&mount.mount_path));
             let content = RootFiles {
                 hosts: hosts(&pod, &self.shared.node()),
                 hostname: hostname(&pod),
-                message: self.message_path(&pod),
-                folders,
-                files,
+                message: own.map(|container| message_path(container).to_owned()).unwrap_or_default(),
+                folders: mounted.filter(|path| !self.files.contains(path)).collect(),
+                files: self.files.clone(),
             };
             let (uid, container) = (pod.metadata.uid.clone(), self.container.clone());
             let laid = self.shared.workshop.lay_root(uid, container, content, volumes).await;
@@ -86,12 +89,6 @@ impl ContainerRoot {
             .map(|(fd, account)| (Arc::new(fd), account))
         });
         laid.await.cloned()
-    }
-
-    fn message_path(&self, pod: &Pod) -> String {
-        let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        let own = containers.into_iter().find(|container| container.name == self.container);
-        own.map(|container| message_path(container).to_owned()).unwrap_or_default()
     }
 
     /// What the guest has left as its termination message.

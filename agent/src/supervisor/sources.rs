@@ -171,6 +171,8 @@ impl Supervisor {
         // What the record took over when it began is not kept a second time.
         pod.status.init_container_statuses = Vec::new();
         pod.status.container_statuses = Vec::new();
+        (pod.status.host_ip, pod.status.host_ips) = Default::default();
+        (pod.status.pod_ip, pod.status.pod_ips) = Default::default();
         state.pod = Arc::from(pod);
         let pod = state.pod.clone();
         drop(state);

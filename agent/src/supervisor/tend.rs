@@ -433,7 +433,7 @@ async fn last_words(
     left
 }
 
-fn container_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
+pub fn container_of<'p>(pod: &'p Pod, name: &str) -> Option<&'p Container> {
     pod.spec.init_containers.iter().chain(&pod.spec.containers).find(|container| container.name == name)
 }
 

@@ -188,20 +188,21 @@ async fn all(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Pod) -> Result<PodV
 
 /// A volume that is made when a guest first looks into it.
 fn later(shared: &Arc<Shared>, entry: &Arc<Entry>, name: &str) -> Place {
-    let (shared, entry, name) = (shared.clone(), Arc::downgrade(entry), name.to_owned());
+    let at = entry.state().pod.spec.volumes.iter().position(|volume| volume.name == name);
+    let (shared, entry) = (shared.clone(), Arc::downgrade(entry));
     Place::Later(Arc::new(move || -> Laying {
-        let (shared, entry, name) = (shared.clone(), entry.clone(), name.clone());
+        let (shared, entry) = (shared.clone(), entry.clone());
         let (done, made) = async_channel::bounded(1);
         // The control thread's work, and not a guest's.
         let work = control::spawn(async move {
             let Some(entry) = entry.upgrade() else { return };
             let pod = entry.state().pod.clone();
-            let Some(volume) = pod.spec.volumes.iter().find(|volume| volume.name == name) else { return };
+            let Some(volume) = at.and_then(|at| pod.spec.volumes.get(at)) else { return };
             let made = make(&shared, &entry, &pod, volume).await;
             if let Err(text) = &made {
                 // Many guests may want it at once, again and again: it is told of as often as it is tried.
                 if !text.is_empty() {
-                    shared.tell(&pod, failed_mount(&name, text));
+                    shared.tell(&pod, failed_mount(&volume.name, text));
                 }
             }
             let _gone_if_the_guest_is = done.send(made).await;

@@ -14,6 +14,7 @@ use async_io::Timer;
 use async_lock::Mutex;
 
 use super::api::BoxFuture;
+use super::lock;
 use super::ports::{self, Held, Ports, PATIENCE};
 use crate::durable::clock::Now;
 use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, Use, MAX_MODULE};
@@ -181,6 +182,40 @@ pub struct WasmWorkshop {
     pub ports: Ports,
     /// Held by the pull that goes on.
     pub pulling: Arc<Mutex<()>>,
+    /// What a container was given last: who is given the same shares it.
+    pub given: Given,
+}
+
+/// See [`WasmWorkshop::given`].
+#[derive(Default)]
+pub struct Given {
+    env: LastList<String>,
+    files: LastList<FileMount>,
+    destinations: LastList<Destination>,
+}
+
+/// The list that somebody was given last.
+struct LastList<T>(std::sync::Mutex<std::sync::Weak<[T]>>);
+
+impl<T> Default for LastList<T> {
+    fn default() -> LastList<T> {
+        LastList(std::sync::Mutex::new(std::sync::Weak::<[T; 0]>::new()))
+    }
+}
+
+impl<T> LastList<T> {
+    fn alike(&self, list: Vec<T>, alike: impl Fn(&T, &T) -> bool) -> Arc<[T]> {
+        let mut last = lock(&self.0);
+        let same = |known: &Arc<[T]>| {
+            known.len() == list.len() && known.iter().zip(&list).all(|(known, own)| alike(known, own))
+        };
+        if let Some(known) = last.upgrade().filter(same) {
+            return known;
+        }
+        let list: Arc<[T]> = list.into();
+        *last = Arc::downgrade(&list);
+        list
+    }
 }
 
 /// Tells the work on another thread when nobody waits for it any more.
@@ -379,13 +414,15 @@ impl WasmWorkshop {
             !self.by_hand.rootless && preopens.iter().all(|folder| folder.guest != root.guest)
         });
         preopens.extend(root);
+        let env = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let kit = Kit {
             runtime: self.runtime.clone(),
             module: module.clone(),
-            env: spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: self.given.env.alike(env, |a, b| a == b),
             preopens: preopens.into(),
-            files: spec.mounts.files.into(),
-            destinations: spec.destinations.into(),
+            // No two have the same, but most have none.
+            files: self.given.files.alike(spec.mounts.files, |_, _| false),
+            destinations: self.given.destinations.alike(spec.destinations, |a, b| a == b),
             memory: spec.memory,
             cpu_request: spec.cpu_request,
             cpu_limit: spec.cpu_limit,

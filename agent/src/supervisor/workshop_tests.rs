@@ -33,6 +33,7 @@ impl Bench {
             by_hand: ByHand::default(),
             ports: Ports::default(),
             pulling: Arc::default(),
+            given: Default::default(),
         };
         Bench { workshop, folder }
     }

@@ -89,18 +89,18 @@ static int names(const char *folder) {
 	return 0;
 }
 
-/* Anything of the host's that opens, or a link that can be made to it, is an escape. */
+/* Anything of the host's that opens, or a link that can be made to it, is an escape. (/etc/hostname is the guest's own.) */
 static int escape(const char *folder) {
 	static const char *const out[] = {
-		"/etc/hostname", "/proc/self/environ", "../../../../../../etc/hostname", "..", "../..",
-		"link/../../../../../../../etc/hostname", "link/etc/hostname", "up/..", "up/../..", "up/up/up/up/up/etc/hostname",
+		"/etc/passwd", "/proc/self/environ", "../../../../../../etc/passwd", "..", "../..",
+		"link/../../../../../../../etc/passwd", "link/etc/passwd", "up/..", "up/../..", "up/up/up/up/up/etc/passwd",
 	};
 	char path[512], link[300];
 	long escaped = 0;
 	snprintf(link, sizeof link, "%s/link", folder);
 	escaped += symlink("/", link) == 0;
 	escaped += symlink("/etc", link) == 0;
-	escaped += symlink("../../../../../../..", link) == 0 && open("link/etc/hostname", O_RDONLY) >= 0;
+	escaped += symlink("../../../../../../..", link) == 0 && open("link/etc/passwd", O_RDONLY) >= 0;
 	snprintf(link, sizeof link, "%s/up", folder);
 	escaped += symlink("..", link) != 0;
 	for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
@@ -134,7 +134,7 @@ static int swap(const char *folder) {
 	return 0;
 }
 static int pass(const char *folder) {
-	static const char *const out[] = {"door/etc/hostname", "door/../../etc/hostname", "door/../../../../../../etc/hostname"};
+	static const char *const out[] = {"door/etc/passwd", "door/../../etc/passwd", "door/../../../../../../etc/passwd"};
 	char path[300];
 	for (long i = 0; i < 60000; i++) {
 		snprintf(path, sizeof path, "%s/%s", folder, out[i % 3]);

@@ -174,7 +174,7 @@ fn no_race_of_two_containers_leads_out_of_their_volume() {
     shows("race", "Completed");
     assert_eq!(bed.kubectl(&["logs", "race", "-c", "main"]).expect(), "swapped\n");
     assert_eq!(bed.kubectl(&["logs", "race", "-c", "passing"]).expect(), "passed\n");
-    assert!(Path::new("/etc/hostname").exists(), "there was something to open");
+    assert!(Path::new("/etc/passwd").exists(), "there was something to open");
 }
 
 #[test]

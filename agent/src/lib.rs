@@ -12,7 +12,8 @@
 //! 5. [`runtime`] compiles the module and runs it as a guest, in slices of fuel, on the interpreter
 //!    threads. What the guest prints goes to [`log`].
 //! 6. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
-//! 7. [`server`] answers the API server's questions about the pod: its logs, its state.
+//! 7. [`server`] answers the API server's questions about the pod: its logs, its state, and what it has used, which
+//!    [`metrics`] puts into words.
 //!
 //! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
 //! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
@@ -33,6 +34,7 @@ mod error_chain;
 pub mod image;
 pub mod log;
 pub mod manifest;
+pub mod metrics;
 pub mod node;
 mod outgoing;
 pub mod pod;

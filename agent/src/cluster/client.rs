@@ -32,6 +32,8 @@ pub const MAX_OBJECT: usize = 4 * 1024 * 1024;
 pub const MAX_LIST: usize = 32 * 1024 * 1024;
 /// Characters of an error's message that are kept.
 const MAX_MESSAGE: usize = 1024;
+/// Kinds of answers that are counted: a hostile server may have as many as there are status codes.
+const MAX_COUNTED: usize = 64;
 /// Bytes of an error's body that are read.
 const MAX_STATUS: usize = 64 * 1024;
 
@@ -83,6 +85,7 @@ struct Inner {
     server: Server,
     credentials: Mutex<Credentials>,
     connection: async_lock::Mutex<Option<http2_sender::Shared>>,
+    answered: Mutex<Vec<(&'static str, u16, u64)>>,
 }
 
 /// The shared HTTP/2 sender, numbered so that only a connection known to be bad is dropped.
@@ -197,6 +200,7 @@ impl Client {
             server,
             credentials: Mutex::new(credentials),
             connection: async_lock::Mutex::new(None),
+            answered: Mutex::default(),
         }))
     }
 
@@ -204,6 +208,29 @@ impl Client {
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.0.server
+    }
+
+    /// How often requests of each method were answered with which status code; 0: there was no answer.
+    #[must_use]
+    pub fn answered(&self) -> Vec<(&'static str, u16, u64)> {
+        self.0.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, method: &Method, code: u16) {
+        let method = match *method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            _ => "other",
+        };
+        let mut answered = self.0.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = answered.iter_mut().find(|(known, answer, _)| (*known, *answer) == (method, code));
+        if let Some((_, _, count)) = known {
+            *count = count.saturating_add(1);
+        } else if answered.len() < MAX_COUNTED {
+            answered.push((method, code, 1));
+        }
     }
 
     /// Goes on with other credentials. The connection that used the old ones is closed as soon as what
@@ -293,6 +320,7 @@ impl Client {
             match sent {
                 Ok(answer) => break (answer, number),
                 Err(error) => {
+                    self.count(&call.method, 0);
                     self.discard(number).await;
                     // Never sent: the connection had ended before, unseen. Once more on a new one.
                     if tries < 2 && (error.is_canceled() || error.is_closed()) {
@@ -302,6 +330,7 @@ impl Client {
                 }
             }
         };
+        self.count(&call.method, answer.status().as_u16());
         if answer.status().is_success() {
             return Ok((answer, number));
         }

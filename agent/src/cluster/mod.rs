@@ -23,9 +23,11 @@ mod objects;
 pub mod pods;
 pub mod registration;
 pub mod reviews;
+pub mod rotation;
 pub mod serving;
 pub mod transport;
 pub mod watch;
 
 pub use client::{Call, Client, Patch};
 pub use error::ApiError;
+pub use rotation::CertificateEnds;

@@ -129,7 +129,8 @@ pub fn architecture() -> &'static str {
     }
 }
 
-fn text(path: &str) -> String {
+/// A file of the kernel's; empty where it cannot be read.
+pub(super) fn text(path: &str) -> String {
     read_bounded(Path::new(path), MAX_FILE).unwrap_or_default()
 }
 
@@ -141,7 +142,8 @@ fn first_line(paths: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-fn meminfo(field: &str) -> u64 {
+/// A field of `/proc/meminfo`, in bytes.
+pub(super) fn meminfo(field: &str) -> u64 {
     text("/proc/meminfo")
         .lines()
         .find_map(|line| line.strip_prefix(field))

@@ -1,5 +1,6 @@
 //! The node as a whole: starts the rooms in their order, and ends them.
 
+mod figures;
 pub mod heartbeat;
 pub mod host;
 mod kubelet_api;
@@ -24,7 +25,7 @@ use crate::cluster::events::Recorder;
 use crate::cluster::mirrors::Mirrors;
 use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
-use crate::cluster::Client;
+use crate::cluster::{CertificateEnds, Client};
 use crate::config::{read_bounded, AgentConfig, VERSION};
 use crate::durable::Checkpoints;
 use crate::image::{Keyring, Store};
@@ -38,6 +39,7 @@ use crate::supervisor::{
 };
 use crate::volume::Volumes;
 use crate::{control, durable, manifest};
+use figures::Sources;
 use heartbeat::Heartbeat;
 use host::Host;
 use kubelet_api::KubeletApi;
@@ -179,7 +181,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let supervisor = Supervisor::new(Setup {
         api: if alone { LocalApi::new(tell) } else { pod_api.clone() },
         workshop: Arc::new(WasmWorkshop {
-            runtime,
+            runtime: runtime.clone(),
             store: store.clone(),
             registries: Arc::new(config.registries()),
             volumes: Volumes::new(
@@ -235,7 +237,16 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let facts = object::facts(&node, config.port);
     supervisor.set_node(facts.clone());
     // The port is bound before the node is registered: what cannot be served is not offered.
-    let view = Arc::new(pods_view::NodePods(supervisor.clone()));
+    let ends = Arc::<CertificateEnds>::default();
+    let view = Arc::new(pods_view::NodeView(Sources {
+        supervisor: supervisor.clone(),
+        runtime,
+        node: config.node_name.clone(),
+        host: host.clone(),
+        data_dir: data.clone(),
+        client: client.clone(),
+        certificates: ends.clone(),
+    }));
     let api = KubeletApi::start(config, address, &client, view, logs.clone())?;
     manager.status(&format!("registering node {} with {}", config.node_name, client.server().authority()));
     let registered = register(&client, &node).await;

@@ -59,6 +59,11 @@ impl Shared {
         self.state().usage
     }
 
+    /// Whether it has ended.
+    pub fn ended(&self) -> bool {
+        self.exit.is_initialized()
+    }
+
     /// CPU time until now. To be asked by the thread that runs the guest: each has a clock of its own.
     pub fn cpu(&self) -> Duration {
         let state = self.state();
@@ -69,6 +74,14 @@ impl Shared {
     pub fn charge(&self, cpu: Duration) {
         let mut state = self.state();
         state.usage.cpu = state.usage.cpu.saturating_add(cpu);
+    }
+
+    /// Bytes went over its connections.
+    pub fn count_traffic(&self, received: usize, sent: usize) {
+        let bytes = |count: usize| u64::try_from(count).unwrap_or(0);
+        let usage = &mut self.state().usage;
+        usage.received = usage.received.saturating_add(bytes(received));
+        usage.sent = usage.sent.saturating_add(bytes(sent));
     }
 
     /// Notes the size of linear memory.

@@ -61,6 +61,12 @@ impl Ledger {
         self.account().used
     }
 
+    /// Bytes that there are.
+    #[must_use]
+    pub fn ceiling(&self) -> u64 {
+        self.ceiling
+    }
+
     fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -350,6 +350,23 @@ pub struct Usage {
     pub cpu: Duration,
     /// Linear memory now, in bytes.
     pub memory: u64,
+    /// Bytes that it received over connections.
+    pub received: u64,
+    /// Bytes that it sent over them.
+    pub sent: u64,
+}
+
+impl Usage {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: self.memory.saturating_add(other.memory),
+            received: self.received.saturating_add(other.received),
+            sent: self.sent.saturating_add(other.sent),
+        }
+    }
 }
 
 impl Runtime {
@@ -427,6 +444,12 @@ impl Runtime {
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.inner.ledger.used()
+    }
+
+    /// What they may have together, in bytes.
+    #[must_use]
+    pub fn memory_limit(&self) -> u64 {
+        self.inner.ledger.ceiling()
     }
 }
 
@@ -517,5 +540,10 @@ impl Guest {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.shared.usage()
+    }
+    /// Whether it has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.shared.ended()
     }
 }

@@ -110,6 +110,12 @@ impl Quota {
         *lock(&self.used)
     }
 
+    /// What may be used.
+    #[must_use]
+    pub fn limit(&self) -> Amount {
+        self.limit
+    }
+
     fn take(&self, more: Amount) -> bool {
         let mut used = lock(&self.used);
         let sum = used.plus(more);

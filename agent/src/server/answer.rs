@@ -12,11 +12,17 @@ use serde::Serialize;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    with(status, PLAIN, Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
+    typed(status, PLAIN, text)
+}
+
+/// Text of another kind than plain.
+pub(super) fn typed(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never| match never {});
+    with(status, HeaderValue::from_static(kind), body.boxed_unsync())
 }
 
 pub(super) fn json(value: &impl Serialize) -> Response<Body> {
@@ -30,7 +36,7 @@ pub(super) fn json(value: &impl Serialize) -> Response<Body> {
 /// Text whose length is not known: chunked, each piece sent as it comes.
 pub(super) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
     let frames = pieces.map(|piece| piece.map(http_body::Frame::data));
-    with(StatusCode::OK, PLAIN, StreamBody::new(frames).boxed_unsync())
+    with(StatusCode::OK, HeaderValue::from_static(PLAIN), StreamBody::new(frames).boxed_unsync())
 }
 
 /// 401, and the end of the connection: a stranger does not keep one.

@@ -35,6 +35,7 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::control;
 use crate::log::Logs;
+use crate::metrics::Rates;
 
 pub use review::{Attributes, ReviewError, Reviewer, User};
 pub use tls::{Tls, TlsError};
@@ -74,6 +75,7 @@ struct Server {
     authenticator: authn::Authenticator,
     authorizer: authz::Authorizer,
     log_streams: Arc<Semaphore>,
+    rates: Rates,
 }
 
 /// Serves each connection that comes until there are no more, on the control thread's executor.
@@ -83,6 +85,7 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         authenticator: authn::Authenticator::new(context.tls.client_ca(), context.reviewer.clone()),
         authorizer: authz::Authorizer::new(context.node_name.clone(), context.reviewer.clone()),
         log_streams: Arc::new(Semaphore::new(routes::MAX_LOG_STREAMS)),
+        rates: Rates::default(),
         context,
     });
     let mut tasks = FuturesUnordered::new();

@@ -2,6 +2,7 @@
 
 use crate::api::Pod;
 use crate::log::PodKey;
+use crate::metrics::Figures;
 pub use crate::pod::logs::LogRefusal;
 
 /// Which log a client is to get.
@@ -19,6 +20,9 @@ pub struct LogTarget {
 pub trait PodsView: Send + Sync {
     /// The pods bound to this node, statuses included.
     fn pods(&self) -> Vec<Pod>;
+
+    /// What the node and its pods have used.
+    fn figures(&self) -> Figures;
 
     /// Which log `kubectl logs` is to get: that of the run that goes on, else of the last one that
     /// ended, and with `previous` of the one that ended before.

@@ -28,11 +28,6 @@ impl<T> ByContainer<T> {
         self.0.shrink_to_fit();
     }
 
-    /// All, each with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &T)> {
-        self.0.iter().map(|(name, value)| (name, value))
-    }
-
     /// All, without their names.
     pub fn into_values(self) -> impl Iterator<Item = T> {
         self.0.into_iter().map(|(_, value)| value)

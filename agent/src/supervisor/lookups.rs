@@ -1,4 +1,4 @@
-//! What others ask of the supervisor: the pods, their logs, what they use, how they ended.
+//! What others ask of the supervisor: the pods, their logs, how they ended.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use crate::api::{Pod, PodStatus};
 use crate::log::PodKey;
 use crate::pod::conditions::is_owned;
 use crate::pod::logs::{self, LogRefusal};
-use crate::runtime::Usage;
 
 /// The log that somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +19,6 @@ pub struct LogTarget {
     pub run: u32,
     /// The run goes on: a follower waits for more.
     pub running: bool,
-}
-
-/// What one running container has used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerUsage {
-    /// Whose container.
-    pub pod: PodKey,
-    /// Its name.
-    pub container: String,
-    /// What it has used since it started.
-    pub usage: Usage,
 }
 
 impl Supervisor {
@@ -72,23 +60,6 @@ impl Supervisor {
             run: found.run,
             running: found.running,
         })
-    }
-
-    /// What each running container has used.
-    #[must_use]
-    pub fn usage(&self) -> Vec<ContainerUsage> {
-        let of_pod = |entry: &Arc<Entry>| -> Vec<ContainerUsage> {
-            let state = entry.state();
-            let pod = start::key_of(&state.pod);
-            let runs = state.runs.iter();
-            runs.map(|(name, run)| ContainerUsage {
-                pod: pod.clone(),
-                container: name.clone(),
-                usage: run.usage(),
-            })
-            .collect()
-        };
-        self.shared.entries().iter().flat_map(of_pod).collect()
     }
 
     /// Waits until the pod with this UID is over, or gone; its status then. `None`: there is no such pod.

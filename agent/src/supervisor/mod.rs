@@ -18,6 +18,7 @@ mod by_container;
 mod checkpoints;
 mod clock;
 mod deaths;
+mod figures;
 mod handlers;
 mod inbox;
 pub mod local;
@@ -34,7 +35,7 @@ mod workshop;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ use self::inbox::{Inbox, Message};
 pub use api::{Api, ApiFailure, BoxFuture, Followed, ObjectKind, ObjectName, Signal, Token, TokenAsked};
 pub use clock::{Clock, SystemClock};
 pub use deaths::Deaths;
-pub use lookups::{ContainerUsage, LogTarget};
+pub use lookups::LogTarget;
 pub use ports::Ports;
 pub use sources::{Awaited, PodEvent};
 pub use workshop::{ByHand, Keep, RunSpec, Running, Terminal, WasmWorkshop, Workshop};
@@ -56,12 +57,14 @@ use crate::api::{Pod, PodStatus, Secret};
 use crate::control::Task;
 use crate::durable::Checkpoints;
 use crate::image::Keyring;
+use crate::metrics::ProbeCount;
 use crate::pod::checkpoint::Kept;
 use crate::pod::environment::Sources;
 use crate::pod::events::{pod_label, EventText};
 use crate::pod::node::NodeFacts;
 use crate::pod::record::PodRecord;
 use crate::pod::storage::Defaults;
+use crate::runtime::Usage;
 use crate::volume::PodVolumes;
 
 /// How long an answer of the API server is waited for where what it said last is kept.
@@ -119,6 +122,8 @@ pub(crate) struct Shared {
     given_secrets: Last<Vec<Secret>>,
     node: Mutex<Arc<NodeFacts>>,
     pods: Mutex<Pods>,
+    /// Containers that were started, and that could not be.
+    starts: [AtomicUsize; 2],
 }
 
 #[derive(Default)]
@@ -152,6 +157,10 @@ pub(crate) struct PodState {
     pod: Arc<Pod>,
     record: PodRecord,
     runs: ByContainer<Arc<dyn Running>>,
+    /// What the runs have used that ended.
+    used: Usage,
+    /// What its probes came to.
+    probed: Vec<ProbeCount>,
     /// It is back under the same UID, while what was removed still ends.
     again: Option<Box<Pod>>,
     kept: Kept,
@@ -266,6 +275,7 @@ impl Supervisor {
                 given_secrets: Last::default(),
                 node,
                 pods: Mutex::new(Pods { awaited, ..Pods::default() }),
+                starts: Default::default(),
             }),
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::figures::count_probe;
 use super::handlers::{probe, Means, Outcome};
 use super::inbox::Message;
 use super::workshop::Running;
@@ -68,7 +69,9 @@ impl Prober {
                 .max(clock.now().mono.saturating_sub(self.rhythm.period))
                 .saturating_add(self.rhythm.period);
             let Some((entry, pod)) = self.looked_after() else { return };
-            let Some(well) = Box::pin(self.ask(&pod)).await else { continue };
+            let well = Box::pin(self.ask(&pod)).await;
+            count_probe(&entry, &self.container, self.kind, well);
+            let Some(well) = well else { continue };
             let Some(counts) = tally.add(well, &self.rhythm) else { continue };
             if counted != Some(counts) {
                 counted = Some(counts);

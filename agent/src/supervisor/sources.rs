@@ -20,6 +20,7 @@ use crate::pod::record::{Admission, PodRecord};
 use crate::pod::resize::keep_allocated;
 use crate::pod::status::is_final;
 use crate::pod::{is_static, CONFIG_SOURCE, MIRROR};
+use crate::runtime::Usage;
 
 /// What a source of pods says.
 #[derive(Clone, Debug)]
@@ -236,8 +237,17 @@ impl Supervisor {
                 self.shared.tell(&pod, event);
             }
         }
-        let state =
-            PodState { pod, record, runs: ByContainer::default(), again: None, kept, unseen, shown: None };
+        let state = PodState {
+            pod,
+            record,
+            runs: ByContainer::default(),
+            used: Usage::default(),
+            probed: Vec::new(),
+            again: None,
+            kept,
+            unseen,
+            shown: None,
+        };
         let uid = state.pod.metadata.uid.clone();
         let entry = Arc::new(Entry {
             state: Mutex::new(state),

@@ -7,6 +7,7 @@ use futures_lite::future::or;
 
 use super::by_container::ByContainer;
 use super::deaths::{Mark, STEADY};
+use super::figures;
 use super::handlers::{hook, Means};
 use super::inbox::Message;
 use super::probes;
@@ -291,7 +292,7 @@ impl Tender {
                 self.hooks.remove(&container);
                 self.probes.remove(&container);
                 self.marks.remove(&container);
-                self.entry.state().runs.remove(&container);
+                figures::end_run(&mut self.entry.state(), &container);
                 Some(Happening::Ended(container, exit, left))
             }
             Message::PreStopped { container, outcome } => {
@@ -333,6 +334,7 @@ impl Tender {
     }
 
     fn started(&mut self, container: String, outcome: Result<Started, StartFailure>) -> Happening {
+        figures::count_start(&self.shared, outcome.is_ok());
         let Started { run, id, image_id, mark, root } = match outcome {
             Ok(started) => started,
             Err(failure) => return Happening::Failed(container, failure),

@@ -433,7 +433,10 @@ impl WasmWorkshop {
         guest.name = format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container);
         (guest.listeners, guest.stdin, guest.fuel) = (listeners, stdin, self.by_hand.fuel);
         match self.runtime.spawn(module, guest) {
-            Ok(guest) => Ok(Box::new(WasmRun { guest, kit, log: Some((writer.clone(), held)) })),
+            Ok(guest) => {
+                let log = Some((writer.clone(), held));
+                Ok(Box::new(WasmRun { guest, kit, log, beside: Default::default() }))
+            }
             Err(error) => {
                 writer.close();
                 Err(StartFailure::Run(format!("failed to start the module: {}", error_chain(&error))))
@@ -529,6 +532,28 @@ struct WasmRun {
     kit: Kit,
     /// The container's log, and its ports, which are its own as long as it runs; none: a second instance.
     log: Option<(Arc<Writer>, Held)>,
+    /// Instances beside it: what they use, the container uses.
+    beside: std::sync::Mutex<Beside>,
+}
+
+#[derive(Default)]
+struct Beside {
+    /// What those have used that ended.
+    ended: Usage,
+    running: Vec<Guest>,
+}
+
+impl Beside {
+    fn usage(&self) -> Usage {
+        self.running.iter().map(Guest::usage).fold(self.ended, Usage::plus)
+    }
+
+    fn add(&mut self, guest: Guest) {
+        for guest in self.running.extract_if(.., |guest| guest.ended()) {
+            self.ended = self.ended.plus(guest.usage());
+        }
+        self.running.push(guest);
+    }
 }
 
 impl Running for WasmRun {
@@ -548,13 +573,14 @@ impl Running for WasmRun {
     }
 
     fn usage(&self) -> Usage {
-        self.guest.usage()
+        self.guest.usage().plus(lock(&self.beside).usage())
     }
 
     fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String> {
         let guest = self.kit.runtime.spawn(&self.kit.module, self.kit.guest(args, output.clone(), output));
         let guest = guest.map_err(|error| error_chain(&error))?;
-        Ok(Box::new(WasmRun { guest, kit: self.kit.clone(), log: None }))
+        lock(&self.beside).add(guest.clone());
+        Ok(Box::new(WasmRun { guest, kit: self.kit.clone(), log: None, beside: Default::default() }))
     }
 }
 

@@ -145,6 +145,12 @@ impl PodVolumes {
         self.by_name().iter().find(|(known, _)| known == name).map(|(_, laid)| laid.clone())
     }
 
+    /// What its files take of the disk, and what they may.
+    #[must_use]
+    pub fn used(&self) -> (Amount, Amount) {
+        (self.total.used(), self.total.limit())
+    }
+
     /// What counts the files of a container's root.
     fn account(&self) -> Arc<Account> {
         Account::new(vec![self.total.clone()], Amount::default())

@@ -215,6 +215,8 @@ struct Transfer {
     peek: bool,
 }
 
+type Step = fn(Transfer, &mut Memory<'_>, &mut Host) -> Wasi<()>;
+
 /// `sock_recv(fd, buffers, count, flags, received, flags out)`
 pub fn sock_recv(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()> {
     let how = args.u32(3);
@@ -227,7 +229,7 @@ pub fn sock_recv(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wa
     memory.write(args.u32(5), &[0, 0])?;
     let peek = how & PEEK != 0;
     let whole = how & WAITALL != 0 && !peek;
-    Transfer { socket, flags, buffers, done: 0, count: args.u32(4), whole, peek }.receive(memory)
+    Transfer { socket, flags, buffers, done: 0, count: args.u32(4), whole, peek }.receive(memory, host)
 }
 
 /// `sock_send(fd, buffers, count, flags, sent)`
@@ -243,7 +245,7 @@ pub fn read(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>) -> Wasi<()
     let (socket, flags) = socket(host, args.u32(0), rights::FD_READ)?;
     let buffers = memory.buffers(args.u32(1), args.u32(2))?;
     Transfer { socket, flags, buffers, done: 0, count: args.u32(3), whole: false, peek: false }
-        .receive(memory)
+        .receive(memory, host)
 }
 
 /// `fd_write` of a socket.
@@ -256,11 +258,12 @@ fn send(memory: &mut Memory<'_>, host: &mut Host, args: Args<'_>, count: usize) 
     let (socket, flags) = socket(host, args.u32(0), rights::FD_WRITE)?;
     let buffers = memory.buffers(args.u32(1), args.u32(2))?;
     let whole = flags & flags::NONBLOCK == 0;
-    Transfer { socket, flags, buffers, done: 0, count: args.u32(count), whole, peek: false }.send(memory)
+    Transfer { socket, flags, buffers, done: 0, count: args.u32(count), whole, peek: false }
+        .send(memory, host)
 }
 
 impl Transfer {
-    fn receive(mut self, memory: &mut Memory<'_>) -> Wasi<()> {
+    fn receive(mut self, memory: &mut Memory<'_>, host: &mut Host) -> Wasi<()> {
         let buffers = part(&self.buffers, self.done, CHUNK);
         let how = if self.peek { RecvFlags::PEEK } else { RecvFlags::empty() };
         let socket = self.socket.stream()?;
@@ -281,6 +284,9 @@ impl Transfer {
         match received {
             Ok(received) => {
                 self.done = self.done.saturating_add(received);
+                if !self.peek {
+                    host.shared.count_traffic(received, 0);
+                }
                 if self.whole && received > 0 {
                     return self.go_on(Transfer::receive);
                 }
@@ -290,7 +296,7 @@ impl Transfer {
         }
     }
 
-    fn send(mut self, memory: &mut Memory<'_>) -> Wasi<()> {
+    fn send(mut self, memory: &mut Memory<'_>, host: &mut Host) -> Wasi<()> {
         let buffers = part(&self.buffers, self.done, CHUNK);
         if buffers.is_empty() {
             return memory.write_size(self.count, self.done);
@@ -301,6 +307,7 @@ impl Transfer {
         match sent {
             Ok(sent) => {
                 self.done = self.done.saturating_add(sent);
+                host.shared.count_traffic(0, sent);
                 if self.whole && sent > 0 && self.done < total(&self.buffers) {
                     return self.go_on(Transfer::send);
                 }
@@ -311,24 +318,18 @@ impl Transfer {
     }
 
     /// The next chunk comes after the others' turn.
-    fn go_on(self, step: fn(Transfer, &mut Memory<'_>) -> Wasi<()>) -> Wasi<()> {
-        Err(Stop::Wait(Wait::Turn(Box::new(move |memory, _| step(self, memory)))))
+    fn go_on(self, step: Step) -> Wasi<()> {
+        Err(Stop::Wait(Wait::Turn(Box::new(move |memory, host| step(self, memory, host)))))
     }
 
     /// The kernel took or gave nothing: waits, or answers what there is.
-    fn stopped(
-        self,
-        error: HostErrno,
-        interest: Interest,
-        memory: &mut Memory<'_>,
-        step: fn(Transfer, &mut Memory<'_>) -> Wasi<()>,
-    ) -> Wasi<()> {
+    fn stopped(self, error: HostErrno, interest: Interest, memory: &mut Memory<'_>, step: Step) -> Wasi<()> {
         if error == HostErrno::AGAIN || error == HostErrno::INTR {
             if self.done > 0 && self.flags & flags::NONBLOCK != 0 {
                 return memory.write_size(self.count, self.done);
             }
             let (socket, flags) = (Arc::clone(&self.socket), self.flags);
-            return when(socket, flags, interest, Box::new(move |memory, _| step(self, memory)));
+            return when(socket, flags, interest, Box::new(move |memory, host| step(self, memory, host)));
         }
         // What is done is told first; the error comes again.
         if self.done > 0 {

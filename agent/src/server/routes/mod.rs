@@ -3,6 +3,7 @@
 mod configz;
 mod container_logs;
 mod healthz;
+mod metrics;
 mod pods;
 mod streams;
 mod system_logs;
@@ -33,6 +34,11 @@ pub(super) async fn answer(
         (["pods"], &Method::GET) => pods::get(pods),
         (["runningpods"], &Method::GET) => pods::running(pods),
         (["configz"], &Method::GET) => configz::get(&server.context.configz),
+        (["metrics"], &Method::GET) => metrics::text(crate::metrics::agent(&pods.figures())),
+        (["metrics", "resource"], &Method::GET) => metrics::text(crate::metrics::resource(&pods.figures())),
+        (["metrics", "cadvisor"], &Method::GET) => metrics::text(crate::metrics::cadvisor(&pods.figures())),
+        (["metrics", "probes"], &Method::GET) => metrics::text(crate::metrics::probes(&pods.figures())),
+        (["stats", "summary"], &Method::GET) => metrics::summary(pods, &server.rates, query),
         (["logs", ..], _) => system_logs::disabled(),
         (["exec" | "attach", _, _, _] | ["exec" | "attach", _, _, _, _], &Method::GET | &Method::POST) => {
             streams::not_yet(segments.first().copied().unwrap_or_default())
@@ -41,7 +47,8 @@ pub(super) async fn answer(
             streams::not_yet("portForward")
         }
         (["run", _, _, _] | ["run", _, _, _, _], &Method::POST) => streams::not_yet("run"),
-        (["healthz"] | ["healthz", _] | ["pods"] | ["runningpods"] | ["configz"], _) => {
+        (["healthz" | "pods" | "runningpods" | "configz" | "metrics"], _)
+        | (["healthz", _] | ["metrics", "resource" | "cadvisor" | "probes"] | ["stats", "summary"], _) => {
             method_not_allowed("GET")
         }
         (["containerLogs", _, _, _], _) => method_not_allowed("GET"),

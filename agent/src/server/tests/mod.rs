@@ -120,6 +120,9 @@ impl PodsView for Node {
             {"metadata": {"name": "done"}, "status": {"phase": "Succeeded"}}]);
         serde_json::from_value(pods).unwrap()
     }
+    fn figures(&self) -> crate::metrics::Figures {
+        crate::metrics::Figures::default()
+    }
     fn container_log(
         &self,
         ns: &str,

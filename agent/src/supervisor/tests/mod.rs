@@ -43,7 +43,7 @@ fn a_pod_is_pulled_started_reported_and_deleted() {
         let container = &shown[0].status.container_statuses[0];
         assert!(container.container_id.starts_with("copepod://"), "{}", container.container_id);
         assert_eq!(container.image_id, "r/i@sha256:1");
-        assert_eq!(bed.supervisor.usage()[0].usage.memory, 65_536);
+        assert_eq!(bed.supervisor.figures()[0].containers[0].used.memory, 65_536);
 
         bed.apply(deleted(pod, 30));
         bed.until("the final delete", |bed| !lock(&bed.api.deletes).is_empty()).await;

@@ -12,15 +12,14 @@ use async_io::Timer;
 use futures_lite::FutureExt;
 use jiff::Timestamp;
 
-use super::certificates::{CertificateError, CertificateFolder, Facts, Purpose};
+use super::certificates::{CertificateFolder, Facts, Purpose};
 use super::client::Client;
 use super::clock::wait_for_clock;
-use super::csr::{CsrError, Wanted};
+use super::csr::{obtain, CsrError, Desk, ObtainError};
 use super::error::ApiError;
 use super::kubeconfig::Kubeconfig;
 use crate::control::blocking;
 use crate::durable::{ClockStep, FileState};
-use crate::outgoing::within;
 
 /// First and longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
@@ -41,7 +40,7 @@ pub struct Joining<'a> {
     /// Where keys and certificates are kept.
     pub folder: &'a CertificateFolder,
     /// Hears what is being waited for, one line at a time.
-    pub tell: &'a dyn Fn(&str),
+    pub tell: &'a (dyn Fn(&str) + Sync),
 }
 
 /// Why this node cannot join, and will not be able to without a person.
@@ -69,33 +68,40 @@ pub enum JoinError {
         /// This node.
         node: String,
     },
-    /// The kubeconfig cannot be used, and there is no bootstrap file to replace it.
-    #[error("{problem}; without --bootstrap-file this node cannot ask for a new certificate")]
-    Unusable {
-        /// What is wrong with it.
-        problem: String,
-    },
 }
 
 enum TryError {
-    Csr(CsrError),
+    Obtain(ObtainError),
     Other(String),
 }
 
-impl From<CertificateError> for TryError {
-    fn from(error: CertificateError) -> TryError {
-        TryError::Other(error.to_string())
+impl From<ObtainError> for TryError {
+    fn from(error: ObtainError) -> TryError {
+        TryError::Obtain(error)
     }
 }
 
 /// A client that is this node, and the kubeconfig that it came from.
 ///
 /// # Errors
-/// [`JoinError`], when only a person can help. Everything else is tried again for ever.
+/// [`JoinError`], when there is nothing to join with, or it is another node's. Everything else is tried again for
+/// ever: pods of an earlier life run meanwhile.
 pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinError> {
     wait_for_clock(joining.kubeconfig, joining.tell).await;
-    if let Some(joined) = existing(joining)? {
-        return Ok(joined);
+    loop {
+        let (seen, step) = (FileState::of(joining.kubeconfig), ClockStep::any());
+        let problem = match existing(joining)? {
+            Existing::Joined(joined) => return Ok(*joined),
+            Existing::None => break,
+            Existing::Unusable(problem) => problem,
+        };
+        let text = format!(
+            "{problem}; without --bootstrap-file this node cannot ask for a new certificate: put another kubeconfig \
+             there, or start this agent with a bootstrap file; waiting for it"
+        );
+        log::error!("joining the cluster: {text}");
+        (joining.tell)(&format!("cannot join the cluster: {text}"));
+        seen.replaced(joining.kubeconfig).or(step.wait()).await;
     }
     let Some(file) = joining.bootstrap_file else {
         return Err(JoinError::NothingToJoinWith { kubeconfig: joining.kubeconfig.to_owned() });
@@ -122,7 +128,7 @@ pub async fn join(joining: &Joining<'_>) -> Result<(Client, Kubeconfig), JoinErr
             Some(Ok(joined)) => return Ok(joined),
             Some(Err(problem)) => problem,
         };
-        let text = explain(joining, file, problem);
+        let text = explain(file, problem);
         log::error!("joining the cluster: {text}; trying again in {} s", pause.as_secs());
         (joining.tell)(&format!("cannot join the cluster yet: {text}"));
         let paused = async {
@@ -169,18 +175,33 @@ async fn bootstrap_file(file: &Path, tell: &dyn Fn(&str)) -> (FileState, Kubecon
     }
 }
 
+enum Existing {
+    Joined(Box<(Client, Kubeconfig)>),
+    /// There is none, or a bootstrap file that takes its place.
+    None,
+    /// What is wrong with it.
+    Unusable(String),
+}
+
 /// The kubeconfig that is there already, if it can be used.
-fn existing(joining: &Joining<'_>) -> Result<Option<(Client, Kubeconfig)>, JoinError> {
+fn existing(joining: &Joining<'_>) -> Result<Existing, JoinError> {
     let path = joining.kubeconfig;
     if !path.exists() {
-        return Ok(None);
+        return Ok(Existing::None);
     }
     let usable = || -> Result<(Client, Kubeconfig), String> {
-        let kubeconfig = Kubeconfig::load(path).map_err(|error| error.to_string())?;
+        let mut kubeconfig = Kubeconfig::load(path).map_err(|error| error.to_string())?;
         if let Some((certificate, _)) = &kubeconfig.identity {
-            let facts = Facts::of(certificate)?;
-            let now = Timestamp::now();
-            if facts.expired(now) {
+            let mut facts = Facts::of(certificate)?;
+            // One that was renewed since, where the kubeconfig has another in it.
+            if let Ok(Some(renewed)) = joining.folder.load(Purpose::Client) {
+                let same = renewed.facts.common_name == facts.common_name;
+                if same && renewed.facts.not_after > facts.not_after {
+                    kubeconfig.identity = Some((renewed.certificate, renewed.key));
+                    facts = renewed.facts;
+                }
+            }
+            if facts.expired(Timestamp::now()) {
                 return Err(format!("the certificate in {} expired at {}", path.display(), facts.not_after));
             }
         }
@@ -196,13 +217,13 @@ fn existing(joining: &Joining<'_>) -> Result<Option<(Client, Kubeconfig)>, JoinE
                     return Err(JoinError::AnotherNode { kubeconfig, found, node });
                 }
             }
-            Ok(Some((client, kubeconfig)))
+            Ok(Existing::Joined(Box::new((client, kubeconfig))))
         }
         Err(problem) if joining.bootstrap_file.is_some() => {
             log::warn!("{problem}; joining anew with the bootstrap file");
-            Ok(None)
+            Ok(Existing::None)
         }
-        Err(problem) => Err(JoinError::Unusable { problem }),
+        Err(problem) => Ok(Existing::Unusable(problem)),
     }
 }
 
@@ -223,24 +244,13 @@ async fn attempt(
     let client = bootstrap
         .client()
         .map_err(|problem| TryError::Other(format!("kubeconfig {}: {problem}", file.display())))?;
-    let folder = joining.folder.clone();
-    let key = blocking(move || folder.pending_key(Purpose::Client)).await?;
     (joining.tell)(&format!("asking {} for a certificate", bootstrap.server.authority()));
-    let wanted = Wanted { node: joining.node, purpose: Purpose::Client, names: Vec::new(), key: &key };
-    let pending = wanted.submit(&client).await.map_err(TryError::Csr)?;
-    log::info!("asked {} for a client certificate: {}", bootstrap.server.authority(), pending.name);
-    (joining.tell)(&format!("waiting for the cluster to sign the certificate request {}", pending.name));
-    let certificate = within(SIGNING_TIMEOUT, pending.signed(&client))
-        .await
-        .map_err(|_| {
-            TryError::Other(format!(
-                "nobody approved {0} within an hour (kubectl certificate approve {0})",
-                pending.name
-            ))
-        })?
-        .map_err(TryError::Csr)?;
-    let folder = joining.folder.clone();
-    blocking(move || folder.store(Purpose::Client, &certificate, &key, Timestamp::now())).await?;
+    let asked = |request: &str| {
+        log::info!("asked {} for a client certificate: {request}", bootstrap.server.authority());
+        (joining.tell)(&format!("waiting for the cluster to sign the certificate request {request}"));
+    };
+    let desk = Desk { client: &client, folder: joining.folder, node: joining.node };
+    obtain(desk, Purpose::Client, Vec::new(), SIGNING_TIMEOUT, &asked).await?;
     adopt(joining, bootstrap).await
 }
 
@@ -259,17 +269,14 @@ async fn adopt(joining: &Joining<'_>, bootstrap: &Kubeconfig) -> Result<(Client,
 }
 
 /// What went wrong, and what a person can do about it; also what the next try does otherwise.
-fn explain(joining: &Joining<'_>, file: &Path, problem: TryError) -> String {
+fn explain(file: &Path, problem: TryError) -> String {
     let error = match problem {
         TryError::Other(text) => return text,
-        TryError::Csr(error) => error,
+        TryError::Obtain(ObtainError::Csr(error)) => error,
+        TryError::Obtain(error) => return error.to_string(),
     };
     match &error {
-        // No new key for a mere deletion, but a refusal is of this request: the next one is another.
         CsrError::Denied { .. } | CsrError::Failed { .. } | CsrError::Taken { .. } => {
-            if let Err(error) = joining.folder.forget_pending(Purpose::Client) {
-                log::error!("{error}");
-            }
             format!("{error}; the next request has a new key")
         }
         CsrError::Api(api) if api.is(401) => format!(

@@ -3,6 +3,7 @@
 //! Every answer has a limit of size and of time. kube-client's own helpers have neither, and need a
 //! tokio runtime; what they add over hyper is in this file and in [`super::watch`].
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -86,6 +87,7 @@ struct Inner {
     credentials: Mutex<Credentials>,
     connection: async_lock::Mutex<Option<http2_sender::Shared>>,
     answered: Mutex<Vec<(&'static str, u16, u64)>>,
+    own_address: Mutex<Option<IpAddr>>,
 }
 
 /// The shared HTTP/2 sender, numbered so that only a connection known to be bad is dropped.
@@ -201,6 +203,7 @@ impl Client {
             credentials: Mutex::new(credentials),
             connection: async_lock::Mutex::new(None),
             answered: Mutex::default(),
+            own_address: Mutex::default(),
         }))
     }
 
@@ -214,6 +217,12 @@ impl Client {
     #[must_use]
     pub fn answered(&self) -> Vec<(&'static str, u16, u64)> {
         self.0.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This machine's address on the latest connection.
+    #[must_use]
+    pub fn own_address(&self) -> Option<IpAddr> {
+        *self.0.own_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, method: &Method, code: u16) {
@@ -395,7 +404,11 @@ impl Client {
         }
         *shared = None;
         // Boxed, as below: connecting is rare, and its future large.
-        match Box::pin(connect(&self.0.server, self.credentials().tls)).await? {
+        let (sender, own) = Box::pin(connect(&self.0.server, self.credentials().tls)).await?;
+        if own.is_some() {
+            *self.0.own_address.lock().unwrap_or_else(PoisonError::into_inner) = own;
+        }
+        match sender {
             Sender::Many(sender) => {
                 let number = fastrand::usize(1..);
                 *shared = Some(http2_sender::Shared { sender: sender.clone(), number });

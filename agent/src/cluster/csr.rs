@@ -1,4 +1,6 @@
-//! Certificate signing requests: made, sent, waited for (`certificates.k8s.io/v1`).
+//! Certificate signing requests: made, sent, waited for (`certificates.k8s.io/v1`), and what comes of them kept.
+
+use std::time::Duration;
 
 use base64::prelude::{Engine as _, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
@@ -11,7 +13,7 @@ use serde_json::{json, Value};
 use x509_cert::der::{Decode, Encode};
 use x509_cert::request::CertReq;
 
-use super::certificates::{Facts, Purpose};
+use super::certificates::{CertificateError, CertificateFolder, Facts, Identity, Purpose};
 use super::client::{Call, Client};
 use super::error::{ApiError, Outage};
 use super::watch::{Change, Watcher};
@@ -19,6 +21,8 @@ use crate::api::{
     ByteString, CertificateSigningRequest as Csr, CertificateSigningRequestCondition as Condition,
     CertificateSigningRequestSpec, Object, ObjectMeta, Typed,
 };
+use crate::control;
+use crate::outgoing::within;
 
 const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
 const SERVING_USAGES: [&str; 2] = ["digital signature", "server auth"];
@@ -62,6 +66,73 @@ pub enum CsrError {
         /// Its name.
         name: String,
     },
+}
+
+/// Why there is no certificate yet.
+#[derive(Debug, thiserror::Error)]
+pub enum ObtainError {
+    /// The request.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// The folder of keys and certificates.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Nobody said yes or no.
+    #[error("nobody approved {name} for {minutes} minutes (kubectl certificate approve {name})")]
+    Late {
+        /// The request.
+        name: String,
+        /// For how long.
+        minutes: u64,
+    },
+}
+
+/// Where certificates come from, and where they are kept.
+#[derive(Clone, Copy)]
+pub struct Desk<'d> {
+    /// Whom to ask.
+    pub client: &'d Client,
+    /// The keys and certificates.
+    pub folder: &'d CertificateFolder,
+    /// For whom.
+    pub node: &'d str,
+}
+
+/// Asks for a certificate with the key that waits for one, waits until it is signed, and keeps both. `asked` hears the
+/// name of the request. The next request after a refusal has a new key.
+///
+/// # Errors
+/// [`ObtainError`]
+pub async fn obtain(
+    desk: Desk<'_>,
+    purpose: Purpose,
+    names: Vec<SanType>,
+    patience: Duration,
+    asked: &(dyn Fn(&str) + Sync),
+) -> Result<Identity, ObtainError> {
+    let folder = desk.folder.clone();
+    let key = control::blocking(move || folder.pending_key(purpose)).await?;
+    let wanted = Wanted { node: desk.node, purpose, names, key: &key };
+    let signed = async {
+        let pending = wanted.submit(desk.client).await?;
+        asked(&pending.name);
+        let late = |_| ObtainError::Late { name: pending.name.clone(), minutes: patience.as_secs() / 60 };
+        Ok::<_, ObtainError>(within(patience, pending.signed(desk.client)).await.map_err(late)??)
+    };
+    let signed = Box::pin(signed).await;
+    if let Err(ObtainError::Csr(CsrError::Denied { .. } | CsrError::Failed { .. } | CsrError::Taken { .. })) =
+        &signed
+    {
+        let folder = desk.folder.clone();
+        // A mere deletion says nothing of the key, but a refusal is of this request: the next one is another.
+        if let Err(error) = control::blocking(move || folder.forget_pending(purpose)).await {
+            log::error!("{error}");
+        }
+    }
+    let certificate = signed?;
+    let folder = desk.folder.clone();
+    let store = move || folder.store(purpose, &certificate, &key, Timestamp::now());
+    Ok(control::blocking(store).await?)
 }
 
 /// What to ask for.

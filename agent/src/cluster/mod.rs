@@ -2,8 +2,9 @@
 //!
 //! - [`transport`], [`client`], [`watch`], [`error`]: one HTTP/2 connection and what goes over it.
 //! - [`kubeconfig`]: where the server is and with what one proves oneself.
-//! - [`certificates`], [`csr`], [`bootstrap`], [`serving`]: from a token to certificates of the node's own;
+//! - [`certificates`], [`csr`], [`bootstrap`]: from a token to a certificate of the node's own;
 //!   `clock`: not before the clock is set.
+//! - [`rotation`]: how certificates are kept from ending; [`identity`] the client's, [`serving`] the kubelet API's.
 //! - [`registration`], [`lease`]: the Node object and its Lease; [`crate::node::heartbeat`] keeps them true.
 //! - [`pods`]: the pods bound to this node, and what is reported of them.
 //! - [`events`]: what `kubectl describe` shows under Events.
@@ -16,6 +17,7 @@ mod clock;
 pub mod csr;
 pub mod error;
 pub mod events;
+pub mod identity;
 pub mod kubeconfig;
 pub mod lease;
 pub mod mirrors;

@@ -1,116 +1,137 @@
-//! The kubelet API's serving certificate: asked for, waited for, handed over.
+//! The kubelet API's serving certificate: asked for, waited for, shown, and renewed.
 //!
 //! Nothing in a cluster approves these by itself: a person (or an approver of the cluster's) does. Until
-//! then the node is Ready, and the kubelet API shows a self-signed certificate.
+//! then the node is Ready, and the kubelet API shows a self-signed certificate, or the last that was signed.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_io::Timer;
-use jiff::Timestamp;
 use rcgen::SanType;
 
-use super::certificates::{CertificateError, CertificateFolder, Identity, Purpose};
+use super::certificates::{CertificateFolder, Facts, Identity, Purpose};
 use super::client::Client;
-use super::csr::{CsrError, Wanted};
+use super::csr::{obtain, Desk};
+use super::rotation::{CertificateEnds, Renewal};
 use crate::control;
-use crate::outgoing::within;
+use crate::supervisor::{BoxFuture, Signal};
 
-/// First and longest pause after a refusal.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 /// The API server forgets a request that nobody approved after a day; a new one is made before.
 const SIGNING_TIMEOUT: Duration = Duration::from_secs(23 * 3600);
 
 /// What the certificate must say.
-pub struct Serving {
+#[derive(Debug)]
+pub struct ServingNames {
     /// The node's name, also a DNS name in the certificate.
-    pub node: String,
-    /// The node's addresses.
-    pub addresses: Vec<IpAddr>,
+    node: String,
+    addresses: Mutex<Vec<IpAddr>>,
+    changed: Signal,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ServingError {
-    #[error(transparent)]
-    Csr(#[from] CsrError),
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    #[error("{0}")]
-    Other(String),
-}
-
-impl Serving {
-    /// Comes back with a certificate that can be used: the one that is kept, or a new one when somebody
-    /// has approved it. Tries for ever; `asked` hears the name of each request that waits for approval.
-    pub async fn certificate(
-        &self,
-        client: &Client,
-        folder: &CertificateFolder,
-        asked: &(dyn Fn(&str) + Sync),
-    ) -> Identity {
-        let kept = folder.clone();
-        match control::blocking(move || kept.load(Purpose::Serving)).await {
-            Ok(Some(identity)) if self.still_good(&identity) => return identity,
-            Ok(_) => {}
-            Err(error) => log::warn!("{error}; asking for a new serving certificate"),
-        }
-        let mut pause = PAUSE.0;
-        loop {
-            match self.request(client, folder, asked).await {
-                Ok(identity) => return identity,
-                Err(error) => {
-                    if let ServingError::Csr(CsrError::Denied { .. } | CsrError::Failed { .. }) = &error {
-                        if let Err(error) = folder.forget_pending(Purpose::Serving) {
-                            log::error!("{error}");
-                        }
-                    }
-                    log::error!("serving certificate: {error}; trying again in {} s", pause.as_secs());
-                }
-            }
-            Timer::after(pause.mul_f64(1.0 + fastrand::f64() * 0.1)).await;
-            pause = pause.saturating_mul(2).min(PAUSE.1);
-        }
+impl ServingNames {
+    /// Of a node at these addresses.
+    #[must_use]
+    pub fn new(node: String, addresses: Vec<IpAddr>) -> ServingNames {
+        ServingNames { node, addresses: Mutex::new(addresses), changed: Signal::default() }
     }
 
-    async fn request(
-        &self,
-        client: &Client,
-        folder: &CertificateFolder,
-        asked: &(dyn Fn(&str) + Sync),
-    ) -> Result<Identity, ServingError> {
-        let pending = folder.clone();
-        let key = control::blocking(move || pending.pending_key(Purpose::Serving)).await?;
-        let wanted = Wanted { node: &self.node, purpose: Purpose::Serving, names: self.names()?, key: &key };
-        let pending = wanted.submit(client).await?;
-        log::warn!(
-            "the kubelet API shows a self-signed certificate, and kubectl logs may fail, until somebody \
-             approves this node's own: kubectl certificate approve {}",
-            pending.name
-        );
-        asked(&pending.name);
-        let certificate = within(SIGNING_TIMEOUT, pending.signed(client))
-            .await
-            .map_err(|_| ServingError::Other(format!("nobody approved {} for a day", pending.name)))??;
-        let folder = folder.clone();
-        let store = move || folder.store(Purpose::Serving, &certificate, &key, Timestamp::now());
-        let identity = control::blocking(store).await?;
-        log::info!("{} was approved: the kubelet API shows it now", pending.name);
-        Ok(identity)
+    /// The node is at these addresses now.
+    pub fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        self.changed.give();
     }
 
-    fn names(&self) -> Result<Vec<SanType>, ServingError> {
-        let name = self.node.as_str().try_into().map_err(|_| {
-            ServingError::Other(format!("the node name {:?} cannot stand in a certificate", self.node))
-        })?;
-        let addresses = self.addresses.iter().map(|address| SanType::IpAddress(*address));
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn sans(&self) -> Result<Vec<SanType>, String> {
+        let name = self.node.as_str().try_into();
+        let name = name.map_err(|_| format!("the node name {:?} cannot stand in a certificate", self.node))?;
+        let addresses = self.addresses().into_iter().map(SanType::IpAddress);
         Ok(std::iter::once(SanType::DnsName(name)).chain(addresses).collect())
     }
 
-    /// Not expired, and for the name and addresses that the node has now.
-    fn still_good(&self, identity: &Identity) -> bool {
-        let facts = &identity.facts;
+    fn are_in(&self, facts: &Facts) -> bool {
+        let addresses = self.addresses();
         facts.dns_names.contains(&self.node)
-            && self.addresses.iter().all(|address| facts.addresses.contains(address))
-            && !facts.expired(Timestamp::now())
+            && addresses.iter().all(|address| facts.addresses.contains(address))
+    }
+}
+
+/// What the serving certificate is renewed with.
+pub struct ServingIdentity<'s> {
+    /// What it must say.
+    pub names: Arc<ServingNames>,
+    /// Whom to ask.
+    pub client: Client,
+    /// Where keys and certificates are kept.
+    pub folder: CertificateFolder,
+    /// Shows it from now on.
+    pub show: &'s (dyn Fn(&Identity) -> Result<(), String> + Sync),
+    /// Hears the name of a request that somebody has to approve; nothing: there is none any more.
+    pub tell: &'s (dyn Fn(Option<&str>) + Sync),
+    /// Told of each one's end.
+    pub ends: Arc<CertificateEnds>,
+}
+
+impl ServingIdentity<'_> {
+    /// Shows the certificate that is kept, if there is one that can still be used.
+    pub async fn take_up(&self) -> Option<Identity> {
+        let folder = self.folder.clone();
+        let kept = control::blocking(move || folder.load(Purpose::Serving)).await;
+        let kept = kept.inspect_err(|error| log::warn!("{error}; asking for a new serving certificate"));
+        let identity = kept.ok()??;
+        match self.adopt(&identity).await {
+            Ok(()) => Some(identity),
+            Err(error) => {
+                log::error!("{error}; asking for a new serving certificate");
+                None
+            }
+        }
+    }
+}
+
+impl Renewal for ServingIdentity<'_> {
+    fn what(&self) -> &'static str {
+        "serving certificate"
+    }
+
+    fn is_right(&self, facts: &Facts) -> bool {
+        self.names.are_in(facts)
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.names.changed.wait())
+    }
+
+    fn sign(&self, _expired: bool) -> BoxFuture<'_, Result<Identity, String>> {
+        Box::pin(async move {
+            let asked = |request: &str| {
+                let shown = match self.ends.serving() {
+                    Some(ends) => format!("its old one, which holds until {ends:.0},"),
+                    None => "a self-signed certificate, and kubectl logs may fail,".to_owned(),
+                };
+                log::warn!(
+                    "the kubelet API shows {shown} until somebody approves this node's own: kubectl certificate \
+                     approve {request}"
+                );
+                (self.tell)(Some(request));
+            };
+            let desk = Desk { client: &self.client, folder: &self.folder, node: &self.names.node };
+            let names = self.names.sans()?;
+            let signed = obtain(desk, Purpose::Serving, names, SIGNING_TIMEOUT, &asked).await;
+            let identity = signed.map_err(|error| error.to_string())?;
+            (self.tell)(None);
+            Ok(identity)
+        })
+    }
+
+    fn adopt<'a>(&'a self, identity: &'a Identity) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            (self.show)(identity)?;
+            self.ends.set_serving(&identity.facts);
+            Ok(())
+        })
     }
 }

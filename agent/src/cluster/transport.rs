@@ -1,7 +1,7 @@
 //! One connection to the API server: name, TCP, TLS, HTTP/2 (or HTTP/1.1 where ALPN offers no other).
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,12 +80,16 @@ pub enum Sender {
     One(http1::SendRequest<Full<Bytes>>),
 }
 
-/// Opens a connection.
+/// Opens a connection; also tells this machine's address on it.
 ///
 /// # Errors
 /// [`ApiError::Unreachable`], saying which step failed.
-pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<Sender, ApiError> {
+pub async fn connect(
+    server: &Server,
+    tls: Arc<ClientConfig>,
+) -> Result<(Sender, Option<IpAddr>), ApiError> {
     let stream = open_stream(server).await?;
+    let own = stream.get_ref().local_addr().ok().map(|address| address.ip());
     let handshake = TlsConnector::from(tls).connect(server.tls_name.clone(), stream);
     let stream = within(HANDSHAKE_TIMEOUT, handshake)
         .await
@@ -96,9 +100,9 @@ pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<Sender, 
     let broken = |error: hyper::Error| server.unreachable(format!("starting HTTP: {error}"));
     if speaks_http2 {
         let sender = outgoing::http2(stream, Some((PING_AFTER, PING_TIMEOUT))).await;
-        Ok(Sender::Many(sender.map_err(broken)?))
+        Ok((Sender::Many(sender.map_err(broken)?), own))
     } else {
-        Ok(Sender::One(outgoing::http1(stream).await.map_err(broken)?))
+        Ok((Sender::One(outgoing::http1(stream).await.map_err(broken)?), own))
     }
 }
 

@@ -3,6 +3,7 @@
 //! One timer for all: every ten seconds the lease is renewed and the status computed; the status is sent
 //! when it changed, and otherwise every five minutes.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::{json, Value};
 
 use super::host::{Host, Left};
 use super::object::{conditions, Pressures};
-use crate::api::{ContainerImage, Node, NodeCondition, ObjectReference};
+use crate::api::{ContainerImage, Node, NodeAddress, NodeCondition, ObjectReference};
 use crate::cluster::error::{ApiError, Outage};
 use crate::cluster::events::Recorder;
 use crate::cluster::lease::Lease;
@@ -45,7 +46,12 @@ pub struct Heartbeat {
     pub store: Store,
     /// For the node's own events.
     pub recorder: Recorder,
+    /// Told when the node is at another address, if it is to follow its connections.
+    pub moved: Option<Moved>,
 }
+
+/// Hears of the node as it is at another address.
+pub type Moved = Box<dyn Fn(&Node, IpAddr) + Send + Sync>;
 
 /// What was reported last, and what was seen since.
 #[derive(Default)]
@@ -73,6 +79,9 @@ impl Heartbeat {
         let mut first = true;
         loop {
             let now = Now::read();
+            if self.move_on() {
+                reported.at = None;
+            }
             let due = reported.at.is_none_or(|at| now.mono.saturating_sub(at) >= period);
             // Side by side: a status that hangs must not keep the lease waiting.
             let (renewed, told) = futures_lite::future::zip(
@@ -103,6 +112,25 @@ impl Heartbeat {
             }
             Timer::after(PERIOD.saturating_sub(Now::read().mono.saturating_sub(now.mono))).await;
         }
+    }
+
+    /// Takes up the address that leads to the API server, if it is another one: the network has given this machine
+    /// a new one.
+    fn move_on(&mut self) -> bool {
+        let (Some(moved), Some(address)) = (&self.moved, self.client.own_address()) else { return false };
+        if address.is_loopback() {
+            return false;
+        }
+        let text = address.to_string();
+        let internal = |known: &&mut NodeAddress| known.kind == "InternalIP";
+        let Some(known) = self.node.status.addresses.iter_mut().find(internal) else { return false };
+        if known.address == text {
+            return false;
+        }
+        log::warn!("this node's address was {}, and is {text} now", known.address);
+        known.address = text;
+        moved(&self.node, address);
+        true
     }
 
     fn begin(&self) -> Reported {

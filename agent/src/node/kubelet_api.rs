@@ -6,33 +6,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::Timer;
-use http::Method;
 use serde_json::json;
 
 use super::service_manager::ServiceManager;
 use super::NodeError;
 use crate::api::{ConfigMap, Object};
-use crate::cluster::certificates::CertificateFolder;
+use crate::cluster::certificates::{CertificateFolder, Identity};
+use crate::cluster::error::Outage;
 use crate::cluster::kubeconfig::Kubeconfig;
 use crate::cluster::reviews::Reviews;
-use crate::cluster::serving::Serving;
-use crate::cluster::{ApiError, Call, Client};
+use crate::cluster::rotation::{keep, WallClock};
+use crate::cluster::serving::{ServingIdentity, ServingNames};
+use crate::cluster::watch::{Change, Watcher};
+use crate::cluster::{CertificateEnds, Client};
 use crate::config::{read_bounded, AgentConfig};
 use crate::control::{self, Task};
+use crate::durable::FileState;
 use crate::log::Logs;
 use crate::server::{self, listen, self_signed, PodsView, ServerContext, Tls};
 
 /// Bytes of `--client-ca-file`.
 const MAX_CA: u64 = 1024 * 1024;
-/// Between two tries to read the config map with the client authority.
-const CLIENT_CA_PAUSE: Duration = Duration::from_secs(30);
+/// Between two tries to read a config map that this node may not read.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(300);
+/// Where API servers publish the authority of client certificates.
+const PUBLISHED: &str = "extension-apiserver-authentication";
 
 /// The kubelet API, already listening.
 pub struct KubeletApi {
     tls: Tls,
-    serving: Serving,
     client_ca_file: Option<PathBuf>,
     server: Task<()>,
+}
+
+/// What the node has of the cluster.
+pub struct Membership {
+    /// The API.
+    pub client: Client,
+    /// The kubeconfig that it joined with.
+    pub kubeconfig: Kubeconfig,
+    /// Where keys and certificates are kept.
+    pub folder: CertificateFolder,
+    /// What the serving certificate must say.
+    pub names: Arc<ServingNames>,
+    /// Told of each certificate's end.
+    pub ends: Arc<CertificateEnds>,
 }
 
 impl KubeletApi {
@@ -63,94 +81,132 @@ impl KubeletApi {
         };
         Ok(KubeletApi {
             tls,
-            serving: Serving { node: config.node_name.clone(), addresses: vec![address] },
             client_ca_file: config.client_ca_file.clone(),
             server: control::spawn(server::serve(listen::connections(listener), context)),
         })
     }
 
-    /// Finds out whom to believe and asks for a certificate; goes on serving until it is dropped.
-    pub async fn keep_certificates(
-        self,
-        client: Client,
-        folder: CertificateFolder,
-        kubeconfig: Kubeconfig,
-        manager: ServiceManager,
-    ) {
-        let clients = self.believe_clients(&client, &kubeconfig);
-        let serving = async {
-            let node = &self.serving.node;
-            let asked = |request: &str| {
-                manager.status(&format!(
-                    "node {node} is registered; for its logs: kubectl certificate approve {request}"
-                ));
-            };
-            let identity = self.serving.certificate(&client, &folder, &asked).await;
-            manager.status(&format!("node {node} is registered"));
+    /// Follows whom to believe, and keeps the serving certificate from ending; serves until it is dropped.
+    pub async fn keep(self, cluster: Membership, node: String, manager: ServiceManager) {
+        let clients = self.believe_clients(&cluster.client, &cluster.kubeconfig);
+        let show = |identity: &Identity| {
             let shown = self.tls.set_serving_pem(identity.certificate.as_bytes(), identity.key.as_bytes());
-            if let Err(error) = shown {
-                log::error!("the kubelet API keeps its self-signed certificate: {error}");
-            }
+            shown.map_err(|error| error.to_string())
+        };
+        let tell = |request: Option<&str>| {
+            manager.status(&match request {
+                Some(request) => {
+                    format!(
+                        "node {node} is registered; for its logs: kubectl certificate approve {request}"
+                    )
+                }
+                None => format!("node {node} is registered"),
+            });
+        };
+        let serving = async {
+            let identity = ServingIdentity {
+                names: cluster.names.clone(),
+                client: cluster.client.clone(),
+                folder: cluster.folder.clone(),
+                show: &show,
+                tell: &tell,
+                ends: cluster.ends.clone(),
+            };
+            let current = identity.take_up().await;
+            keep(&identity, &WallClock, current).await;
         };
         futures_lite::future::zip(clients, serving).await;
         self.server.await;
     }
 
     /// The authority of client certificates: the file of the settings, else the cluster's config map,
-    /// else the authority of the kubeconfig.
+    /// else the authority of the kubeconfig. Followed, whichever it is.
     async fn believe_clients(&self, client: &Client, kubeconfig: &Kubeconfig) {
+        let mut believed = Believed { tls: &self.tls, pem: None };
         if let Some(path) = &self.client_ca_file {
-            let set = read_bounded(path, MAX_CA)
-                .map_err(|error| error.to_string())
-                .and_then(|pem| self.tls.set_client_ca_pem(pem.as_bytes()).map_err(|e| e.to_string()));
-            if let Err(problem) = set {
-                log::error!(
-                    "--client-ca-file {}: {problem}; no client certificate is accepted",
-                    path.display()
-                );
+            loop {
+                let seen = FileState::of(path);
+                let source = format!("--client-ca-file {}", path.display());
+                match read_bounded(path, MAX_CA) {
+                    Ok(pem) => believed.set(&source, pem),
+                    Err(error) => log::error!("{source}: {error}; {}", believed.consequence()),
+                }
+                seen.replaced(path).await;
             }
-            return;
         }
-        let mut reported = false;
+        let path = ConfigMap::collection(Some("kube-system"));
+        let selector = format!("fieldSelector=metadata.name%3D{PUBLISHED}");
+        let mut watcher: Watcher<ConfigMap> = Watcher::new(client.clone(), path, selector);
+        let what = "reading the authority of client certificates";
+        let (mut outage, mut forbidden) = (Outage::default(), false);
         loop {
-            let (source, pem) = match cluster_client_ca(client).await {
-                Ok(Some(pem)) => ("the cluster's config map", Some(pem)),
-                Ok(None) => ("the kubeconfig", kubeconfig.authority.clone()),
+            let found = match watcher.next().await {
+                Ok(Change::All(items)) => items.into_iter().next(),
+                Ok(Change::Applied(map)) => Some(map),
+                Ok(Change::Deleted(_)) => None,
+                Err(error) if error.is(410) => continue,
                 // May not be read: `copepod bootstrap` makes the binding; without it the kubeconfig's
                 // authority is the best guess, and right on most clusters.
                 Err(error) if error.is(403) => {
-                    log::warn!(
-                        "{error}; the authority of the kubeconfig is taken in its place: if kubectl logs is \
-                         refused, run `copepod bootstrap` once, which opens that config map to nodes, or set \
-                         --client-ca-file, and start this agent again"
-                    );
-                    ("the kubeconfig", kubeconfig.authority.clone())
+                    if !std::mem::replace(&mut forbidden, true) {
+                        log::warn!(
+                            "{error}; the authority of the kubeconfig is taken in its place: if kubectl logs is \
+                             refused, run `copepod bootstrap` once, which opens that config map to nodes, or set \
+                             --client-ca-file"
+                        );
+                        believed.guess(kubeconfig);
+                    }
+                    Timer::after(FORBIDDEN_PAUSE).await;
+                    continue;
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut reported, true) {
-                        log::warn!("reading the authority of client certificates: {error}; trying again");
-                    }
-                    Timer::after(CLIENT_CA_PAUSE).await;
+                    outage.report(what, &error);
                     continue;
                 }
             };
-            match pem.map(|pem| self.tls.set_client_ca_pem(pem.as_bytes())) {
-                Some(Ok(())) => log::info!("client certificates are checked against {source}"),
-                Some(Err(error)) => log::error!("{source}: {error}; no client certificate is accepted"),
-                None => log::error!("{source} names no authority: no client certificate is accepted"),
+            outage.over(what);
+            forbidden = false;
+            let published = found.and_then(|map| map.data.get("client-ca-file").cloned());
+            match published.filter(|pem| !pem.is_empty()) {
+                Some(pem) => believed.set("the cluster's config map", pem),
+                None => believed.guess(kubeconfig),
             }
-            return;
         }
     }
 }
 
-/// `kube-system/extension-apiserver-authentication`, where an API server publishes it.
-async fn cluster_client_ca(client: &Client) -> Result<Option<String>, ApiError> {
-    let path = format!("{}/extension-apiserver-authentication", ConfigMap::collection(Some("kube-system")));
-    match client.read::<ConfigMap>(Call::new(Method::GET, path)).await {
-        Ok(map) => Ok(map.data.get("client-ca-file").filter(|pem| !pem.is_empty()).cloned()),
-        Err(error) if error.is(404) => Ok(None),
-        Err(error) => Err(error),
+/// The authority of client certificates that is believed.
+struct Believed<'t> {
+    tls: &'t Tls,
+    pem: Option<String>,
+}
+
+impl Believed<'_> {
+    fn set(&mut self, source: &str, pem: String) {
+        if self.pem.as_ref() == Some(&pem) {
+            return;
+        }
+        match self.tls.set_client_ca_pem(pem.as_bytes()) {
+            Ok(()) => {
+                log::info!("client certificates are checked against {source}");
+                self.pem = Some(pem);
+            }
+            Err(error) => log::error!("{source}: {error}; {}", self.consequence()),
+        }
+    }
+
+    fn guess(&mut self, kubeconfig: &Kubeconfig) {
+        match &kubeconfig.authority {
+            Some(pem) => self.set("the kubeconfig's authority", pem.clone()),
+            None => log::error!("the kubeconfig names no authority; {}", self.consequence()),
+        }
+    }
+
+    fn consequence(&self) -> &'static str {
+        match self.pem {
+            Some(_) => "the one before it still counts",
+            None => "no client certificate is accepted",
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod service_manager;
 pub mod signals;
 pub mod watchdog;
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +23,13 @@ use crate::api::{ObjectReference, Pod};
 use crate::cluster::bootstrap::{join, JoinError, Joining};
 use crate::cluster::certificates::{CertificateError, CertificateFolder};
 use crate::cluster::events::Recorder;
+use crate::cluster::identity::ClientIdentity;
+use crate::cluster::kubeconfig::Kubeconfig;
 use crate::cluster::mirrors::Mirrors;
 use crate::cluster::pods::{follow, PodApi};
 use crate::cluster::registration::register;
+use crate::cluster::rotation::{keep, WallClock};
+use crate::cluster::serving::ServingNames;
 use crate::cluster::{CertificateEnds, Client};
 use crate::config::{read_bounded, AgentConfig, VERSION};
 use crate::durable::Checkpoints;
@@ -40,9 +45,9 @@ use crate::supervisor::{
 use crate::volume::Volumes;
 use crate::{control, durable, manifest};
 use figures::Sources;
-use heartbeat::Heartbeat;
+use heartbeat::{Heartbeat, Moved};
 use host::Host;
-use kubelet_api::KubeletApi;
+use kubelet_api::{KubeletApi, Membership};
 use service_manager::ServiceManager;
 use signals::Signals;
 use watchdog::Watchdogs;
@@ -256,16 +261,65 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         let uid = registered.uid.clone();
         async move { mirrors.keep(&client, &node, &uid).await }
     };
-    let heartbeat =
-        Heartbeat { client: client.clone(), node, registered, host, data_dir: data.clone(), store, recorder };
+    let names = Arc::new(ServingNames::new(config.node_name.clone(), vec![address]));
+    let moved: Moved = {
+        let (names, supervisor, port) = (names.clone(), supervisor.clone(), config.port);
+        Box::new(move |node, address| {
+            supervisor.set_node(object::facts(node, port));
+            names.set_addresses(vec![address]);
+        })
+    };
+    let heartbeat = Heartbeat {
+        client: client.clone(),
+        node,
+        registered,
+        host,
+        data_dir: data.clone(),
+        store,
+        recorder,
+        // A given address stays.
+        moved: config.node_ip.is_none().then_some(moved),
+    };
     let pods = follow(client.clone(), facts, supervisor.clone(), pod_api.mirrors());
     tasks.extend([
         control::spawn(heartbeat.run()),
         control::spawn(pods),
         control::spawn(mirrors),
-        control::spawn(api.keep_certificates(client, folder, kubeconfig, manager.clone())),
+        control::spawn(keep_identity(config, &client, &kubeconfig, &folder, &ends)),
+        control::spawn(api.keep(
+            Membership { client, kubeconfig, folder, names, ends },
+            config.node_name.clone(),
+            manager.clone(),
+        )),
     ]);
     Ok(Running { supervisor, logs, _tasks: tasks })
+}
+
+/// Keeps the client certificate from ending.
+fn keep_identity(
+    config: &AgentConfig,
+    client: &Client,
+    kubeconfig: &Kubeconfig,
+    folder: &CertificateFolder,
+    ends: &Arc<CertificateEnds>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let identity = ClientIdentity {
+        node: config.node_name.clone(),
+        client: client.clone(),
+        kubeconfig: kubeconfig.clone(),
+        path: config.kubeconfig.clone(),
+        bootstrap_file: config.bootstrap_file.clone(),
+        folder: folder.clone(),
+        ends: ends.clone(),
+    };
+    async move {
+        match identity.current() {
+            Some(current) => keep(&identity, &WallClock, Some(current)).await,
+            None => log::info!(
+                "the kubeconfig's credentials are not a node's certificate: whoever gave them must renew them"
+            ),
+        }
+    }
 }
 
 /// Makes the folder of what must not be on a disk, and says so where it is on one.

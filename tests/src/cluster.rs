@@ -53,7 +53,11 @@ impl Cluster {
 
     /// Starts everything, the agent with further arguments.
     pub fn start_with(arguments: &[&str]) -> Cluster {
-        let bed = Bed::start();
+        Cluster::start_in(Bed::start(), arguments)
+    }
+
+    /// Starts everything but the control plane, which is there.
+    pub fn start_in(bed: Bed, arguments: &[&str]) -> Cluster {
         let registry = bed.registry_tls();
         let plain = bed.registry_plain();
         bed.pull_secret(PULL_SECRET, &registry, &registry.password);

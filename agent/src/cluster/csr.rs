@@ -87,6 +87,17 @@ pub enum ObtainError {
     },
 }
 
+impl ObtainError {
+    /// Somebody said no to this request: the same again would be in vain.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            ObtainError::Csr(CsrError::Denied { .. } | CsrError::Failed { .. } | CsrError::Taken { .. })
+        )
+    }
+}
+
 /// Where certificates come from, and where they are kept.
 #[derive(Clone, Copy)]
 pub struct Desk<'d> {
@@ -120,9 +131,7 @@ pub async fn obtain(
         Ok::<_, ObtainError>(within(patience, pending.signed(desk.client)).await.map_err(late)??)
     };
     let signed = Box::pin(signed).await;
-    if let Err(ObtainError::Csr(CsrError::Denied { .. } | CsrError::Failed { .. } | CsrError::Taken { .. })) =
-        &signed
-    {
+    if signed.as_ref().is_err_and(ObtainError::is_refusal) {
         let folder = desk.folder.clone();
         // A mere deletion says nothing of the key, but a refusal is of this request: the next one is another.
         if let Err(error) = control::blocking(move || folder.forget_pending(purpose)).await {

@@ -92,10 +92,12 @@ impl Outage {
         }
     }
 
-    /// `what` works.
-    pub fn over(&mut self, what: &str) {
-        if self.0.take().is_some() {
+    /// `what` works; whether it did not before.
+    pub fn over(&mut self, what: &str) -> bool {
+        let was = self.0.take().is_some();
+        if was {
             log::info!("{what} works again");
         }
+        was
     }
 }

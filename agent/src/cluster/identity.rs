@@ -11,7 +11,7 @@ use super::certificates::{CertificateFolder, Facts, Identity, Purpose};
 use super::client::Client;
 use super::csr::{obtain, Desk};
 use super::kubeconfig::Kubeconfig;
-use super::rotation::{CertificateEnds, Renewal};
+use super::rotation::{CertificateEnds, Renewal, Trouble};
 use crate::supervisor::BoxFuture;
 
 /// How long a request is waited for, before it is looked at anew (`certificateWaitTimeout`).
@@ -58,11 +58,10 @@ impl ClientIdentity {
         usable.then_some(Identity { certificate, key, facts })
     }
 
-    async fn request(&self, client: &Client) -> Result<Identity, String> {
+    async fn request(&self, client: &Client) -> Result<Identity, Trouble> {
         let asked = |request: &str| log::info!("asked for a new client certificate: {request}");
         let desk = Desk { client, folder: &self.folder, node: &self.node };
-        let signed = obtain(desk, Purpose::Client, Vec::new(), SIGNING_TIMEOUT, &asked).await;
-        signed.map_err(|error| error.to_string())
+        Ok(obtain(desk, Purpose::Client, Vec::new(), SIGNING_TIMEOUT, &asked).await?)
     }
 }
 
@@ -79,7 +78,7 @@ impl Renewal for ClientIdentity {
         Box::pin(std::future::pending())
     }
 
-    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, String>> {
+    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, Trouble>> {
         Box::pin(async move {
             if !expired {
                 return self.request(&self.client).await;
@@ -92,7 +91,8 @@ impl Renewal for ClientIdentity {
                     "it has expired, and there is no --bootstrap-file to ask for another with: put a new kubeconfig at \
                      {}",
                     self.path.display()
-                ));
+                )
+                .into());
             };
             let bootstrap = Kubeconfig::load(file).map_err(|error| {
                 format!("it has expired, and the bootstrap file cannot be used: {error}; make one with `copepod bootstrap`")

@@ -9,14 +9,38 @@ use futures_lite::future::or;
 use jiff::{SignedDuration, Timestamp};
 
 use super::certificates::{Facts, Identity};
+use super::csr::ObtainError;
 use crate::durable::ClockStep;
 use crate::supervisor::BoxFuture;
 
 /// Shares of its life after which a certificate is renewed, in thousandths: at a random moment between them, so that
 /// a site that was set up in one day does not ask for all of its certificates in one minute.
 const RENEWAL: (i64, i64) = (700, 900);
-/// First and longest pause after a request that led to nothing.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// First and longest pause after a request that led to nothing (a kubelet's: 2 s, doubled, 32 s).
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(32));
+/// The longest after a refusal: the next request writes a new key, and is another object in the cluster.
+const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+
+/// Why there is no certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// For a person.
+    pub text: String,
+    /// Somebody said no.
+    pub refused: bool,
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Trouble {
+        Trouble { text, refused: false }
+    }
+}
+
+impl From<ObtainError> for Trouble {
+    fn from(error: ObtainError) -> Trouble {
+        Trouble { text: error.to_string(), refused: error.is_refusal() }
+    }
+}
 
 /// A certificate as it is renewed.
 pub trait Renewal: Sync {
@@ -27,7 +51,7 @@ pub trait Renewal: Sync {
     /// Done when [`Renewal::is_right`] may have another answer.
     fn changed(&self) -> BoxFuture<'_, ()>;
     /// Asks for one with a new key and waits until it is signed. `expired`: with the old one nobody can ask any more.
-    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, String>>;
+    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, Trouble>>;
     /// Uses it from now on.
     fn adopt<'a>(&'a self, identity: &'a Identity) -> BoxFuture<'a, Result<(), String>>;
 }
@@ -101,17 +125,19 @@ pub async fn keep(renewal: &dyn Renewal, calendar: &dyn Calendar, mut current: O
                         (pause, told) = (PAUSE.0, String::new());
                         continue;
                     }
-                    Err(problem) => problem,
+                    Err(problem) => Trouble::from(problem),
                 }
             }
         };
-        if problem != told {
-            log::error!("the {what}: {problem}; trying again");
-            told = problem;
+        if problem.text != told {
+            log::error!("the {what}: {}; trying again", problem.text);
+            told = problem.text;
         }
+        let longest = if problem.refused { REFUSED_PAUSE } else { PAUSE.1 };
+        pause = pause.min(longest);
         let jitter = u32::try_from(calendar.random(100)).unwrap_or(0);
         calendar.pause(pause.saturating_add(pause.saturating_mul(jitter) / 1000)).await;
-        pause = pause.saturating_mul(2).min(PAUSE.1);
+        pause = pause.saturating_mul(2).min(REFUSED_PAUSE);
     }
 }
 

@@ -107,7 +107,7 @@ impl Renewal for World {
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.changed.wait())
     }
-    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, String>> {
+    fn sign(&self, expired: bool) -> BoxFuture<'_, Result<Identity, Trouble>> {
         Box::pin(async move {
             let now = Calendar::now(self);
             self.asked.lock().unwrap().push((now, expired));
@@ -118,7 +118,7 @@ impl Renewal for World {
                     std::future::pending().await
                 }
                 Some(Err("hangs")) => std::future::pending().await,
-                Some(Err(problem)) => Err(problem.to_owned()),
+                Some(Err(problem)) => Err(Trouble { text: problem.to_owned(), refused: problem == "denied" }),
                 Some(Ok(life)) => {
                     self.right.store(true, std::sync::atomic::Ordering::Relaxed);
                     Ok(identity(now, life))
@@ -180,6 +180,16 @@ fn refusals_and_silence_are_tried_again_later_and_later_and_the_end_changes_how(
     let expired: Vec<bool> = world.asked().iter().map(|(_, expired)| *expired).collect();
     assert!(!expired[0] && expired[11] && expired[12], "{expired:?}");
     assert!(!expired[13], "the new one has not");
+}
+
+#[test]
+fn an_api_server_that_is_away_is_asked_every_half_minute() {
+    let world = World::new(&[Err("away"); 9]);
+    world.play(None);
+    let pauses: Vec<u64> = world.pauses.lock().unwrap().iter().map(Duration::as_secs).collect();
+    for (pause, wanted) in pauses.iter().zip([2, 4, 8, 16, 32, 32, 32, 32, 32]) {
+        assert!((wanted..=wanted * 11 / 10).contains(pause), "{pauses:?}");
+    }
 }
 
 #[test]

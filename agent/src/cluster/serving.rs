@@ -12,7 +12,7 @@ use rcgen::SanType;
 use super::certificates::{CertificateFolder, Facts, Identity, Purpose};
 use super::client::Client;
 use super::csr::{obtain, Desk};
-use super::rotation::{CertificateEnds, Renewal};
+use super::rotation::{CertificateEnds, Renewal, Trouble};
 use crate::control;
 use crate::supervisor::{BoxFuture, Signal};
 
@@ -47,7 +47,8 @@ impl ServingNames {
 
     fn sans(&self) -> Result<Vec<SanType>, String> {
         let name = self.node.as_str().try_into();
-        let name = name.map_err(|_| format!("the node name {:?} cannot stand in a certificate", self.node))?;
+        let name =
+            name.map_err(|_| format!("the node name {:?} cannot stand in a certificate", self.node))?;
         let addresses = self.addresses().into_iter().map(SanType::IpAddress);
         Ok(std::iter::once(SanType::DnsName(name)).chain(addresses).collect())
     }
@@ -105,7 +106,7 @@ impl Renewal for ServingIdentity<'_> {
         Box::pin(self.names.changed.wait())
     }
 
-    fn sign(&self, _expired: bool) -> BoxFuture<'_, Result<Identity, String>> {
+    fn sign(&self, _expired: bool) -> BoxFuture<'_, Result<Identity, Trouble>> {
         Box::pin(async move {
             let asked = |request: &str| {
                 let shown = match self.ends.serving() {
@@ -120,8 +121,7 @@ impl Renewal for ServingIdentity<'_> {
             };
             let desk = Desk { client: &self.client, folder: &self.folder, node: &self.names.node };
             let names = self.names.sans()?;
-            let signed = obtain(desk, Purpose::Serving, names, SIGNING_TIMEOUT, &asked).await;
-            let identity = signed.map_err(|error| error.to_string())?;
+            let identity = obtain(desk, Purpose::Serving, names, SIGNING_TIMEOUT, &asked).await?;
             (self.tell)(None);
             Ok(identity)
         })

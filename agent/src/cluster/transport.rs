@@ -84,10 +84,7 @@ pub enum Sender {
 ///
 /// # Errors
 /// [`ApiError::Unreachable`], saying which step failed.
-pub async fn connect(
-    server: &Server,
-    tls: Arc<ClientConfig>,
-) -> Result<(Sender, Option<IpAddr>), ApiError> {
+pub async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<(Sender, Option<IpAddr>), ApiError> {
     let stream = open_stream(server).await?;
     let own = stream.get_ref().local_addr().ok().map(|address| address.ip());
     let handshake = TlsConnector::from(tls).connect(server.tls_name.clone(), stream);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::container_logs::{self, LOG_DIR, LOG_FLUSH_INTERVAL, LOG_MAX_FILES, LOG_MAX_SIZE, LOG_RATE};
+use super::kubelet_api;
 use super::machine::{parse_host_path, parse_host_paths, share_memory, MIB};
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
@@ -149,16 +150,10 @@ const SETTINGS: &[Setting] = &[
         "IP",
         None,
         "Address of the node, where the API server reaches it [default: the address that leads to the API \
-         server].",
+         server, followed when the network gives another one].",
     ),
-    value(
-        "address",
-        &["addr"],
-        "IP",
-        None,
-        "Address that the kubelet API listens on [default: every address of --node-ip's family].",
-    ),
-    number("port", "PORT", Some("10250"), "Port of the kubelet API."),
+    kubelet_api::ADDRESS,
+    kubelet_api::PORT,
     list(
         "node-labels",
         "KEY=VALUE",
@@ -172,15 +167,8 @@ const SETTINGS: &[Setting] = &[
         "Taints that the node is registered with. An empty value registers it with none.",
     ),
     number("max-pods", "N", Some("110"), "Pods that the node takes at most."),
-    value(
-        "client-ca-file",
-        &[],
-        "FILE",
-        None,
-        "Authority of the client certificates that the kubelet API accepts [default: the cluster's, from \
-         the config map kube-system/extension-apiserver-authentication; if that may not be read, the \
-         authority of the kubeconfig].",
-    ),
+    kubelet_api::CLIENT_CA_FILE,
+    kubelet_api::SYSTEM_LOG_DIR,
     INSECURE_REGISTRIES,
     REGISTRY_CERTS_DIR,
     number("interpreter-threads", "N", Some("0"), "Threads that run guests; 0 means one a core.")
@@ -290,6 +278,8 @@ pub struct AgentConfig {
     pub max_pods: u32,
     /// `--client-ca-file`
     pub client_ca_file: Option<PathBuf>,
+    /// `--system-log-dir`; none: the machine's logs are handed to nobody
+    pub system_log_dir: Option<PathBuf>,
     /// `--insecure-registries`
     pub insecure_registries: Vec<String>,
     /// `--registry-certs-dir`
@@ -391,6 +381,7 @@ impl AgentConfig {
             taints,
             max_pods: values.parse("max-pods", |text| parse_number(text, 0, MAX_PODS))?.unwrap_or(110),
             client_ca_file: path("client-ca-file")?,
+            system_log_dir: values.parse("system-log-dir", kubelet_api::folder_or_none)?.flatten(),
             insecure_registries: values.list("insecure-registries").to_vec(),
             registry_certs_dir: path("registry-certs-dir")?.unwrap_or_default(),
             interpreter_threads: values

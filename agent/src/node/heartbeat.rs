@@ -76,10 +76,10 @@ impl Heartbeat {
         // After the first report the next comes at a random moment of its period, so that a site that lost
         // power does not report in step for ever.
         let mut period = REPORT.mul_f64(0.5 + fastrand::f64());
-        let mut first = true;
+        let (mut first, mut again) = (true, false);
         loop {
             let now = Now::read();
-            if self.move_on() {
+            if self.move_on() | std::mem::take(&mut again) {
                 reported.at = None;
             }
             let due = reported.at.is_none_or(|at| now.mono.saturating_sub(at) >= period);
@@ -90,7 +90,8 @@ impl Heartbeat {
             )
             .await;
             match renewed {
-                Ok(()) => lease_outage.over("renewing the node's lease"),
+                // Meanwhile a controller has called the node's conditions unknown, perhaps: said anew, they hold.
+                Ok(()) => again = lease_outage.over("renewing the node's lease"),
                 Err(error) => lease_outage.report("renewing the node's lease", &error),
             }
             match told {

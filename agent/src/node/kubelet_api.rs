@@ -77,6 +77,7 @@ impl KubeletApi {
             reviewer: Arc::new(Reviews::new(client.clone())),
             pods,
             logs,
+            system_logs: config.system_log_dir.clone(),
             configz: configz(config),
         };
         Ok(KubeletApi {
@@ -96,9 +97,7 @@ impl KubeletApi {
         let tell = |request: Option<&str>| {
             manager.status(&match request {
                 Some(request) => {
-                    format!(
-                        "node {node} is registered; for its logs: kubectl certificate approve {request}"
-                    )
+                    format!("node {node} is registered; for its logs: kubectl certificate approve {request}")
                 }
                 None => format!("node {node} is registered"),
             });
@@ -221,6 +220,11 @@ fn configz(config: &AgentConfig) -> serde_json::Value {
         "nodeLeaseDurationSeconds": crate::cluster::lease::LEASE_SECONDS,
         "registerNode": true,
         "enableServer": true,
+        "enableSystemLogHandler": config.system_log_dir.is_some(),
+        "rotateCertificates": true,
+        "serverTLSBootstrap": true,
+        "containerLogMaxSize": config.logs.max_size.to_string(),
+        "containerLogMaxFiles": config.logs.max_files,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
         "authorization": {"mode": "Webhook"},
     }})

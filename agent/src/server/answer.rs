@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_lite::{Stream, StreamExt};
-use http::header::{HeaderValue, ALLOW, CONNECTION, CONTENT_TYPE};
+use http::header::{HeaderValue, ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -43,6 +43,16 @@ pub(super) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'sta
 pub(super) fn unauthorized() -> Response<Body> {
     let mut response = text(StatusCode::UNAUTHORIZED, "Unauthorized");
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// 301, to a place relative to this one.
+pub(super) fn moved(to: &str) -> Response<Body> {
+    let mut response = text(StatusCode::MOVED_PERMANENTLY, "");
+    match HeaderValue::try_from(to) {
+        Ok(to) => drop(response.headers_mut().insert(LOCATION, to)),
+        Err(_) => return not_found(),
+    }
     response
 }
 

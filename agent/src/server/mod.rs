@@ -25,6 +25,7 @@ mod tls;
 mod view;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ pub struct ServerContext {
     pub pods: Arc<dyn PodsView>,
     /// The containers' logs.
     pub logs: Logs,
+    /// The folder of the machine's own logs; none: nobody gets them.
+    pub system_logs: Option<PathBuf>,
     /// The answer of `/configz`: `{"kubeletconfig":{…}}`.
     pub configz: serde_json::Value,
 }

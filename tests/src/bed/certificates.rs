@@ -6,6 +6,21 @@ use std::{
     process::Command,
 };
 
+/// What `openssl ca` wants to be told.
+const BOOKS: &str = "[ca]
+default_ca = books
+[books]
+database = index.txt
+serial = serial
+new_certs_dir = .
+default_md = sha256
+policy = any
+copy_extensions = copyall
+[any]
+organizationName = optional
+commonName = supplied
+";
+
 /// A certificate with its key, as PEM files.
 #[derive(Debug, Clone)]
 pub struct Pair {
@@ -50,6 +65,24 @@ impl Certificates {
         let groups: String = groups.iter().map(|group| format!("/O={group}")).collect();
         let extensions = ["basicConstraints=critical,CA:FALSE", "extendedKeyUsage=clientAuth"];
         self.make(name, &format!("{groups}/CN={user}"), &extensions, Some(issuer))
+    }
+
+    /// The same, of one that has expired.
+    pub fn expired_client(&self, name: &str, issuer: &Pair, user: &str, groups: &[&str]) -> Pair {
+        let pair = self.client(name, issuer, user, groups);
+        // Only `openssl ca` signs for days gone by, and it keeps books.
+        let books = self.folder.join(format!("{name}-books"));
+        fs::create_dir(&books).expect("the bed's folder is writable");
+        for (file, contents) in [("index.txt", ""), ("serial", "01\n"), ("ca.cnf", BOOKS)] {
+            fs::write(books.join(file), contents).expect("the bed's folder is writable");
+        }
+        let mut command = Command::new("openssl");
+        command.current_dir(&books).args(["ca", "-batch", "-notext", "-config", "ca.cnf"]);
+        command.args(["-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-ss_cert"]);
+        command.arg(&pair.certificate).arg("-cert").arg(&issuer.certificate);
+        command.arg("-keyfile").arg(&issuer.key).arg("-out").arg(&pair.certificate);
+        run(&mut command);
+        pair
     }
 
     fn make(&self, name: &str, subject: &str, extensions: &[&str], issuer: Option<&Pair>) -> Pair {

@@ -25,8 +25,9 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts the components in `bed` and waits until pods can be made.
-    pub(super) fn start(bed: &Bed) -> ControlPlane {
+    /// Starts the components in `bed`, the controller manager with further arguments, and waits until pods can be
+    /// made.
+    pub(super) fn start(bed: &Bed, arguments: &[&str]) -> ControlPlane {
         let certificates = bed.certificates();
         let authority = certificates.authority("kubernetes");
         let admin = certificates.client("admin", &authority, "admin", &["system:masters"]);
@@ -38,7 +39,9 @@ impl ControlPlane {
             let ready = bed.kubectl(&["get", "--raw", "/readyz"]);
             ready.success.then_some(())
         });
-        bed.house("kube-controller-manager", controller_manager(bed, &authority));
+        let mut controller_manager = controller_manager(bed, &authority);
+        controller_manager.args(arguments);
+        bed.house("kube-controller-manager", controller_manager);
         bed.house("kube-scheduler", scheduler(bed));
         // The API server is a client of the nodes like any other: this is the role for it.
         bed.kubectl(&[

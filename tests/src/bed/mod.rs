@@ -61,8 +61,13 @@ pub struct Bed {
 impl Bed {
     /// A bed with a control plane that is ready for use.
     pub fn start() -> Bed {
+        Bed::start_with(&[])
+    }
+
+    /// The same, its controller manager with further arguments.
+    pub fn start_with(controller_manager: &[&str]) -> Bed {
         let mut bed = Bed::empty();
-        bed.control_plane = Some(ControlPlane::start(&bed));
+        bed.control_plane = Some(ControlPlane::start(&bed, controller_manager));
         bed
     }
 

@@ -22,6 +22,7 @@ pub(super) async fn answer(
     query: Option<&str>,
 ) -> Response<Body> {
     let query = query.unwrap_or_default();
+    let is_folder = path.ends_with('/');
     let path = path.strip_suffix('/').unwrap_or(path).strip_prefix('/').unwrap_or_default();
     let segments: Vec<&str> = path.split('/').collect();
     let pods = server.context.pods.as_ref();
@@ -39,7 +40,7 @@ pub(super) async fn answer(
         (["metrics", "cadvisor"], &Method::GET) => metrics::text(crate::metrics::cadvisor(&pods.figures())),
         (["metrics", "probes"], &Method::GET) => metrics::text(crate::metrics::probes(&pods.figures())),
         (["stats", "summary"], &Method::GET) => metrics::summary(pods, &server.rates, query),
-        (["logs", ..], _) => system_logs::disabled(),
+        (["logs", below @ ..], &Method::GET) => system_logs::get(server, below, is_folder).await,
         (["exec" | "attach", _, _, _] | ["exec" | "attach", _, _, _, _], &Method::GET | &Method::POST) => {
             streams::not_yet(segments.first().copied().unwrap_or_default())
         }
@@ -51,7 +52,7 @@ pub(super) async fn answer(
         | (["healthz", _] | ["metrics", "resource" | "cadvisor" | "probes"] | ["stats", "summary"], _) => {
             method_not_allowed("GET")
         }
-        (["containerLogs", _, _, _], _) => method_not_allowed("GET"),
+        (["containerLogs", _, _, _] | ["logs", ..], _) => method_not_allowed("GET"),
         _ => not_found(),
     }
 }

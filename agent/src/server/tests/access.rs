@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 24] = [
+const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 32] = [
     (Method::GET, "/healthz", StatusCode::OK, "ok", &["healthz", "proxy"]),
     (
         Method::GET,
@@ -33,9 +33,17 @@ const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 24] = [
     (Method::POST, "/attach/default/hello/main", StatusCode::NOT_IMPLEMENTED, "attach", &["proxy"]),
     (Method::POST, "/portForward/default/hello", StatusCode::NOT_IMPLEMENTED, "portForward", &["proxy"]),
     (Method::POST, "/run/default/hello/main", StatusCode::NOT_IMPLEMENTED, "run", &["proxy"]),
-    (Method::GET, "/logs/syslog", StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n", &["log"]),
-    (Method::GET, "/metrics", StatusCode::NOT_FOUND, "404: Page Not Found", &["metrics"]),
-    (Method::GET, "/stats/summary", StatusCode::NOT_FOUND, "404: Page Not Found", &["stats"]),
+    (Method::GET, "/logs/syslog", StatusCode::NOT_FOUND, "404 page not found\n", &["log"]),
+    (Method::GET, "/logs/", StatusCode::OK, "<pre>\n<a href=", &["log"]),
+    (Method::POST, "/logs/", StatusCode::METHOD_NOT_ALLOWED, "405", &["log"]),
+    (Method::GET, "/metrics", StatusCode::OK, "# TYPE kubelet_node_name gauge\n", &["metrics"]),
+    (Method::GET, "/metrics/resource", StatusCode::OK, "node_cpu_usage_seconds_total ", &["metrics"]),
+    (Method::GET, "/metrics/cadvisor", StatusCode::OK, "machine_memory_bytes ", &["metrics"]),
+    (Method::GET, "/metrics/probes", StatusCode::OK, "", &["metrics"]),
+    (Method::GET, "/metrics/other", StatusCode::NOT_FOUND, "404: Page Not Found", &["metrics"]),
+    (Method::POST, "/metrics", StatusCode::METHOD_NOT_ALLOWED, "405", &["metrics"]),
+    (Method::GET, "/stats/summary", StatusCode::OK, "\"nodeName\":\"\"", &["stats"]),
+    (Method::GET, "/stats", StatusCode::NOT_FOUND, "404: Page Not Found", &["stats"]),
     (Method::GET, "/metrics/../pods", StatusCode::NOT_FOUND, "404: Page Not Found", &["metrics"]),
     (Method::PUT, "/checkpoint/a/b/c", StatusCode::NOT_FOUND, "404: Page Not Found", &["checkpoint"]),
     (Method::GET, "/nothing/here", StatusCode::NOT_FOUND, "404: Page Not Found", &["proxy"]),

@@ -176,6 +176,7 @@ impl Bed {
             reviewer: cluster.clone(),
             pods: Arc::new(Node),
             logs: logs.clone(),
+            system_logs: Some(root.clone()),
             configz: json!({"kubeletconfig": {}}),
         };
         let (connect, connections) = async_channel::unbounded();

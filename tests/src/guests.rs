@@ -54,6 +54,8 @@ pub enum Guest {
     Hostile,
     /// C: works until it is told to stop, then ends with 7.
     Patient,
+    /// C: says what its arguments tell it to, to both outputs.
+    Speak,
     /// C: does with files what its arguments say, and prints what came of it.
     Look,
     /// Go: a server that says how it is, by HTTP, HTTPS and gRPC.
@@ -64,7 +66,7 @@ pub enum Guest {
 
 impl Guest {
     /// Every guest.
-    pub const ALL: [Guest; 22] = [
+    pub const ALL: [Guest; 23] = [
         Guest::Hello,
         Guest::HelloCdylib,
         Guest::HelloC,
@@ -85,6 +87,7 @@ impl Guest {
         Guest::Hostile,
         Guest::Patient,
         Guest::Look,
+        Guest::Speak,
         Guest::Health,
         Guest::Large,
     ];
@@ -111,6 +114,7 @@ impl Guest {
             Guest::Hostile => "hostile.c",
             Guest::Patient => "patient.c",
             Guest::Look => "look.c",
+            Guest::Speak => "speak.c",
             Guest::Health => "health.go",
             Guest::Large => "large.go",
         }

@@ -2,14 +2,17 @@
 
 use std::{path::Path, sync::OnceLock, time::Duration};
 
-use tests::{bed::NODE, guests::Guest, kubectl::Outcome, Cluster};
+use tests::{
+    bed::{certificates::Pair, NODE},
+    guests::Guest,
+    kubectl::Outcome,
+    Cluster,
+};
 
 /// How long a pod may take to print on a busy machine.
 const STEP: Duration = Duration::from_secs(60);
 
-/// The routes of the issue, with the subresource that each asks for.
-const ROUTES: [(&str, &str); 3] =
-    [("/healthz", "healthz proxy"), ("/pods", "pods proxy"), ("/containerLogs/default/hello/main", "proxy")];
+const ROUTES: [&str; 3] = ["/healthz", "/pods", "/containerLogs/default/hello/main"];
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -44,34 +47,108 @@ fn token(name: &str) -> String {
     format!("Authorization: Bearer {}", token.trim())
 }
 
-fn pair(certificate: &Path, key: &Path) -> Vec<String> {
-    vec!["--cert".into(), certificate.display().to_string(), "--key".into(), key.display().to_string()]
+fn pair_options(pair: &Pair) -> Vec<String> {
+    let file = |path: &Path| path.display().to_string();
+    vec!["--cert".into(), file(&pair.certificate), "--key".into(), file(&pair.key)]
 }
 
 fn ask_as(path: &str, options: &[String]) -> (u16, String) {
     ask(path, &options.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
+/// Every route: method, path, the subresources that it asks for, and what it answers to whoever may.
+const TABLE: [(&str, &str, &str, u16); 30] = [
+    ("GET", "/", "proxy", 404),
+    ("GET", "/healthz", "healthz proxy", 200),
+    ("GET", "/healthz/ping", "healthz proxy", 200),
+    ("GET", "/healthz/log", "healthz proxy", 200),
+    ("GET", "/healthz/syncloop", "healthz proxy", 200),
+    ("GET", "/pods", "pods proxy", 200),
+    ("GET", "/runningpods/", "pods proxy", 200),
+    ("GET", "/configz", "configz proxy", 200),
+    ("GET", "/metrics", "metrics", 200),
+    ("GET", "/metrics/resource", "metrics", 200),
+    ("GET", "/metrics/cadvisor", "metrics", 200),
+    ("GET", "/metrics/probes", "metrics", 200),
+    ("GET", "/stats/summary", "stats", 200),
+    ("GET", "/logs/", "log", 200),
+    ("GET", "/logs/no-such-log", "log", 404),
+    ("GET", "/logs/../../etc/passwd", "log", 403),
+    ("GET", "/containerLogs/default/hello/main", "proxy", 200),
+    ("POST", "/containerLogs/default/hello/main", "proxy", 405),
+    ("POST", "/exec/default/hello/main?command=ls", "proxy", 501),
+    ("GET", "/exec/default/hello/main?command=ls", "proxy", 501),
+    ("POST", "/attach/default/hello/main", "proxy", 501),
+    ("GET", "/attach/default/hello/main", "proxy", 501),
+    ("POST", "/portForward/default/hello", "proxy", 501),
+    ("GET", "/portForward/default/hello", "proxy", 501),
+    ("POST", "/run/default/hello/main", "proxy", 501),
+    ("GET", "/checkpoint/default/hello/main", "checkpoint", 404),
+    ("GET", "/statusz", "statusz", 404),
+    ("GET", "/flagz", "configz", 404),
+    ("GET", "/debug/pprof/", "proxy", 404),
+    ("GET", "/no/such/route", "proxy", 404),
+];
+
 #[test]
-fn without_credentials_every_route_is_401() {
-    let every = ROUTES.iter().map(|(path, _)| *path).chain([
-        "/",
-        "/metrics",
-        "/metrics/resource",
-        "/stats/summary",
-        "/runningpods/",
-        "/configz",
-        "/exec/default/hello/main?command=ls",
-        "/run/default/hello/main",
-        "/logs/",
-        "/no/such/route",
-    ]);
-    for path in every {
-        let (code, body) = ask(path, &[]);
-        assert_eq!(code, 401, "GET {path} without credentials: {body}");
-        assert!(!body.contains("hello 0"), "GET {path} gives nothing away: {body}");
-        assert_eq!(ask(path, &["-X", "POST"]).0, 401, "POST {path} without credentials");
+fn every_route_answers_those_who_may_and_nobody_else() {
+    let bed = &cluster().bed;
+    let (certificates, cluster_authority) = (bed.certificates(), &bed.cluster().authority);
+    let groups = ["system:masters"];
+    let name = "kubernetes";
+    let elsewhere = certificates.authority("another-kubernetes");
+    let impostor = certificates.client("wrong-authority", &elsewhere, name, &groups);
+    let expired = certificates.expired_client("expired", cluster_authority, name, &groups);
+    let unknown = certificates.authority("unknown");
+    let powerless = format!("-H|{}", token("powerless"));
+    let admin = certificates.client("table-admin", cluster_authority, name, &groups);
+    let of = |pair: &Pair| pair_options(pair).join("|");
+    for (method, path, subresources, answer) in TABLE {
+        for (who, options, expected) in [
+            ("no credentials", String::new(), 401),
+            ("an unknown certificate", of(&unknown), 401),
+            ("an expired certificate", of(&expired), 401),
+            ("a certificate of another authority", of(&impostor), 401),
+            ("a token without rights", powerless.clone(), 403),
+            ("an administrator", of(&admin), answer),
+        ] {
+            let mut all = vec!["--path-as-is", "-X", method];
+            all.extend(options.split('|').filter(|option| !option.is_empty()));
+            let (code, body) = ask(path, &all);
+            assert_eq!(code, expected, "{method} {path} as {who}: {body}");
+            if expected == 401 {
+                assert_eq!(body, "Unauthorized", "{method} {path} as {who}");
+            }
+            if expected == 403 && who == "a token without rights" {
+                let verb = if method == "GET" { "get" } else { "create" };
+                let wanted = format!("verb={verb}, resource=nodes, subresource(s)=[{subresources}]");
+                assert!(body.contains(&wanted), "{method} {path}: {body:?} is not {wanted:?}");
+            }
+        }
     }
+}
+
+#[test]
+fn another_client_authority_in_the_cluster_is_believed_and_forgotten_without_a_restart() {
+    let bed = &cluster().bed;
+    let newcomer = bed.certificates().authority("newcomer");
+    let admin = bed.certificates().client("newcomers-admin", &newcomer, "admin", &["system:masters"]);
+    let asked = || ask_as("/pods", &pair_options(&admin)).0;
+    assert_eq!(asked(), 401);
+    // The API server adds its own authority to what is there, and takes nothing away.
+    let map = ["-n", "kube-system", "configmap", "extension-apiserver-authentication"];
+    let before = bed.get(&map)["data"]["client-ca-file"].as_str().expect("it is published").to_owned();
+    let set = |pem: &str| {
+        let patch = serde_json::json!({"data": {"client-ca-file": pem}}).to_string();
+        let mut all = vec!["patch", "-p", &patch];
+        all.extend(map);
+        bed.kubectl(&all).expect();
+    };
+    let pem = std::fs::read_to_string(&newcomer.certificate).expect("it can be read");
+    set(&format!("{before}{pem}"));
+    bed.wait_for("the newcomer to be believed", STEP, || (asked() == 200).then_some(()));
+    set(&before);
+    bed.wait_for("the newcomer to be forgotten", STEP, || (asked() == 401).then_some(()));
 }
 
 #[test]
@@ -82,37 +159,11 @@ fn a_token_that_is_none_is_401() {
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_refused() {
-    let bed = &cluster().bed;
-    let authority = bed.certificates().authority("somebody-else");
-    let admin = bed.certificates().client("impostor", &authority, "admin", &["system:masters"]);
-    for (path, _) in ROUTES {
-        let (code, body) = ask_as(path, &pair(&admin.certificate, &admin.key));
-        // 0 is a TLS handshake that was broken off, which is as good an answer.
-        assert!(code == 401 || code == 0, "GET {path}: {code} {body}");
-    }
-}
-
-#[test]
-fn a_token_without_rights_is_403_and_says_what_was_missing() {
-    let header = token("stranger");
-    for (path, subresources) in ROUTES {
-        let (code, body) = ask(path, &["-H", &header]);
-        assert_eq!(code, 403, "GET {path}: {body}");
-        let wanted = format!(
-            "Forbidden (user=system:serviceaccount:default:stranger, verb=get, resource=nodes, \
-             subresource(s)=[{subresources}])"
-        );
-        assert!(body.contains(&wanted), "GET {path}: {body:?} is not {wanted:?}");
-    }
-}
-
-#[test]
 fn a_certificate_without_rights_is_403() {
     let bed = &cluster().bed;
     let user = bed.certificates().client("nobody", &bed.cluster().authority, "nobody", &["nothing"]);
-    for (path, _) in ROUTES {
-        let (code, body) = ask_as(path, &pair(&user.certificate, &user.key));
+    for path in ROUTES {
+        let (code, body) = ask_as(path, &pair_options(&user));
         assert_eq!(code, 403, "GET {path}: {body}");
     }
 }
@@ -123,8 +174,7 @@ fn the_right_to_proxy_opens_every_route() {
     let header = token("proxy");
     bed.kubectl(&["create", "clusterrole", "nodes-proxy", "--verb=get", "--resource=nodes/proxy"]).expect();
     bind(bed, "nodes-proxy", "proxy");
-    for (path, wanted) in [(ROUTES[0].0, "ok"), (ROUTES[1].0, "PodList"), (ROUTES[2].0, "hello 0\nhello 1\n")]
-    {
+    for (path, wanted) in [(ROUTES[0], "ok"), (ROUTES[1], "PodList"), (ROUTES[2], "hello 0\nhello 1\n")] {
         let (code, body) = ask(path, &["-H", &header]);
         assert_eq!(code, 200, "GET {path}: {body}");
         assert!(body.contains(wanted), "GET {path}: {body}");
@@ -149,8 +199,8 @@ fn the_administrators_certificate_opens_every_route() {
     let bed = &cluster().bed;
     let admin =
         bed.certificates().client("admin-again", &bed.cluster().authority, "admin", &["system:masters"]);
-    for (path, _) in ROUTES {
-        let (code, body) = ask_as(path, &pair(&admin.certificate, &admin.key));
+    for path in ROUTES {
+        let (code, body) = ask_as(path, &pair_options(&admin));
         assert_eq!(code, 200, "GET {path}: {body}");
     }
     let missing = [
@@ -158,7 +208,7 @@ fn the_administrators_certificate_opens_every_route() {
         ("/containerLogs/default/hello/none", "container \"none\" not found in pod \"hello\""),
     ];
     for (path, wanted) in missing {
-        let (code, body) = ask_as(path, &pair(&admin.certificate, &admin.key));
+        let (code, body) = ask_as(path, &pair_options(&admin));
         assert_eq!(code, 404, "GET {path}: {body}");
         assert!(body.contains(wanted), "GET {path}: {body:?} is not {wanted:?}");
     }

@@ -69,19 +69,28 @@ impl Certificates {
 
     /// The same, of one that has expired.
     pub fn expired_client(&self, name: &str, issuer: &Pair, user: &str, groups: &[&str]) -> Pair {
-        let pair = self.client(name, issuer, user, groups);
         // Only `openssl ca` signs for days gone by, and it keeps books.
         let books = self.folder.join(format!("{name}-books"));
         fs::create_dir(&books).expect("the bed's folder is writable");
         for (file, contents) in [("index.txt", ""), ("serial", "01\n"), ("ca.cnf", BOOKS)] {
             fs::write(books.join(file), contents).expect("the bed's folder is writable");
         }
-        let mut command = Command::new("openssl");
-        command.current_dir(&books).args(["ca", "-batch", "-notext", "-config", "ca.cnf"]);
-        command.args(["-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-ss_cert"]);
-        command.arg(&pair.certificate).arg("-cert").arg(&issuer.certificate);
-        command.arg("-keyfile").arg(&issuer.key).arg("-out").arg(&pair.certificate);
-        run(&mut command);
+        let pair = Pair { certificate: books.join("signed.pem"), key: books.join("key.pem") };
+        let groups: String = groups.iter().map(|group| format!("/O={group}")).collect();
+        let openssl = |arguments: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.current_dir(&books).args(arguments);
+            command
+        };
+        let mut request =
+            openssl(&["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+        request.args(["-keyout", "key.pem", "-out", "request.pem", "-addext", "extendedKeyUsage=clientAuth"]);
+        request.arg("-config").arg(self.folder.join("openssl.cnf"));
+        run(request.args(["-subj", &format!("{groups}/CN={user}")]));
+        let mut sign = openssl(&["ca", "-batch", "-notext", "-config", "ca.cnf", "-in", "request.pem"]);
+        sign.args(["-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-out", "signed.pem"]);
+        run(sign.arg("-cert").arg(&issuer.certificate).arg("-keyfile").arg(&issuer.key));
+        assert!(pair.certificate.exists(), "openssl ca ended well and has signed nothing");
         pair
     }
 

@@ -17,7 +17,7 @@
 //!
 //! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
 //! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
-//! [`api`] the Kubernetes objects as this agent reads them, [`outgoing`] the connections that it opens, and [`control`]
+//! [`api`] the Kubernetes objects as this agent reads them, [`outgoing`] the connections that it opens, [`x509`] what certificates say, and [`control`]
 //! the control thread's executor.
 //!
 //! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
@@ -42,6 +42,7 @@ pub mod runtime;
 pub mod server;
 pub mod supervisor;
 pub mod volume;
+mod x509;
 
 pub use allocator::Heap;
 pub use error_chain::error_chain;

@@ -14,14 +14,10 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::PrivateKeyDer;
-use x509_cert::der::Decode;
-use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::SubjectAltName;
-use x509_cert::Certificate;
 
 use super::kubeconfig::certificates;
 use crate::config::read_bounded;
-use crate::durable;
+use crate::{durable, x509};
 
 /// Bytes of a certificate file.
 const MAX_FILE: u64 = 256 * 1024;
@@ -98,23 +94,11 @@ impl Facts {
     /// What is wrong with it.
     pub fn of(pem: &str) -> Result<Facts, String> {
         let der = certificates(pem)?.into_iter().next().ok_or("there is no certificate")?;
-        let certificate =
-            Certificate::from_der(&der).map_err(|error| format!("not a certificate: {error}"))?;
-        let inner = &certificate.tbs_certificate;
-        let seconds = |time: &x509_cert::time::Time| {
-            i64::try_from(time.to_unix_duration().as_secs())
-                .ok()
-                .and_then(|seconds| Timestamp::from_second(seconds).ok())
-                .ok_or("a date out of range".to_owned())
-        };
-        let (dns_names, addresses) = alternative_names(inner);
-        Ok(Facts {
-            common_name: common_name(&inner.subject).unwrap_or_default(),
-            dns_names,
-            addresses,
-            not_before: seconds(&inner.validity.not_before)?,
-            not_after: seconds(&inner.validity.not_after)?,
-        })
+        let x509::Certificate { not_before, not_after, subject, dns_names, addresses } =
+            x509::Certificate::of(&der)?;
+        let common_name = subject.into_iter().find(|(id, _)| id == x509::COMMON_NAME);
+        let common_name = common_name.and_then(|(_, text)| text).unwrap_or_default();
+        Ok(Facts { common_name, not_before, not_after, dns_names, addresses })
     }
 
     /// Whether the certificate can be used at this time.
@@ -122,38 +106,6 @@ impl Facts {
     pub fn expired(&self, now: Timestamp) -> bool {
         now >= self.not_after
     }
-}
-
-/// Attribute type `commonName`, 2.5.4.3 (RFC 5280, appendix A.1).
-const COMMON_NAME: &str = "2.5.4.3";
-
-fn common_name(subject: &x509_cert::name::Name) -> Option<String> {
-    let attribute = subject
-        .0
-        .iter()
-        .flat_map(|set| set.0.iter())
-        .find(|attribute| attribute.oid.to_string() == COMMON_NAME)?;
-    String::from_utf8(attribute.value.value().to_vec()).ok()
-}
-
-fn alternative_names(certificate: &x509_cert::TbsCertificate) -> (Vec<String>, Vec<IpAddr>) {
-    let (mut dns_names, mut addresses) = (Vec::new(), Vec::new());
-    let Ok(Some((_, names))) = certificate.get::<SubjectAltName>() else { return (dns_names, addresses) };
-    for name in names.0 {
-        match name {
-            GeneralName::DnsName(name) => dns_names.push(name.to_string()),
-            GeneralName::IpAddress(octets) => {
-                let octets = octets.as_bytes();
-                if let Ok(v4) = <[u8; 4]>::try_from(octets) {
-                    addresses.push(v4.into());
-                } else if let Ok(v6) = <[u8; 16]>::try_from(octets) {
-                    addresses.push(v6.into());
-                }
-            }
-            _ => {}
-        }
-    }
-    (dns_names, addresses)
 }
 
 /// The folder of keys and certificates.
@@ -238,7 +190,8 @@ impl CertificateFolder {
         key: &KeyPair,
         now: Timestamp,
     ) -> Result<Identity, CertificateError> {
-        let stamp = now.strftime("%Y-%m-%d-%H-%M-%S");
+        // 2026-01-02T03:04:05Z as a kubelet writes it: 2026-01-02-03-04-05
+        let stamp = format!("{now:.0}").replace(['T', ':'], "-").replace('Z', "");
         let path = self.folder.join(format!("{}-{stamp}.pem", purpose.stem()));
         let facts = Facts::of(certificate)
             .map_err(|problem| CertificateError::Content { path: path.clone(), problem })?;

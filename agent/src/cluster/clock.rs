@@ -5,12 +5,11 @@ use std::path::Path;
 
 use futures_lite::FutureExt;
 use jiff::Timestamp;
-use x509_cert::der::Decode;
-use x509_cert::Certificate;
 
 use super::kubeconfig::{certificates, Kubeconfig};
 use crate::durable::clock::NOT_SET_BEFORE;
 use crate::durable::{ClockStep, FileState};
+use crate::x509::Certificate;
 
 /// Waits until the clock is late enough for the cluster of a kubeconfig, and says so if it has to. A file
 /// that cannot be read is not waited for, and one that is replaced is read again.
@@ -39,11 +38,7 @@ pub async fn wait_for_clock(path: &Path, tell: &dyn Fn(&str)) {
 /// When the first of the authority's certificates begins. (Of several, any may be the one that counts.)
 fn earliest(authority: Option<&str>) -> Timestamp {
     let floor = Timestamp::from_second(NOT_SET_BEFORE).unwrap_or_default();
-    let begins = |der: &[u8]| {
-        let validity = Certificate::from_der(der).ok()?.tbs_certificate.validity;
-        let seconds = i64::try_from(validity.not_before.to_unix_duration().as_secs()).ok()?;
-        Timestamp::from_second(seconds).ok()
-    };
+    let begins = |der: &[u8]| Certificate::of(der).ok().map(|certificate| certificate.not_before);
     let all = authority.and_then(|pem| certificates(pem).ok()).unwrap_or_default();
     all.iter().filter_map(|der| begins(der)).min().map_or(floor, |first| first.max(floor))
 }

@@ -10,8 +10,6 @@ use ring::digest::{digest, SHA512_256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::CertificateSigningRequestDer;
 use serde_json::{json, Value};
-use x509_cert::der::{Decode, Encode};
-use x509_cert::request::CertReq;
 
 use super::certificates::{CertificateError, CertificateFolder, Facts, Identity, Purpose};
 use super::client::{Call, Client};
@@ -23,6 +21,7 @@ use crate::api::{
 };
 use crate::control;
 use crate::outgoing::within;
+use crate::x509::request_info;
 
 const CLIENT_USAGES: [&str; 2] = ["digital signature", "client auth"];
 const SERVING_USAGES: [&str; 2] = ["digital signature", "server auth"];
@@ -282,10 +281,9 @@ impl Wanted<'_> {
     /// Whether a request that exists is for the same key, subject and names, and can still be used:
     /// refused ones and expired certificates cannot.
     fn is_ours(&self, found: &Csr, pem: &str) -> bool {
-        let inner = |pem: &[u8]| -> Option<Vec<u8>> {
-            // Everything but the signature, which differs each time: version, subject, key, attributes.
+        let inner = |pem: &[u8]| {
             let der = CertificateSigningRequestDer::from_pem_slice(pem).ok()?;
-            CertReq::from_der(&der).ok()?.info.to_der().ok()
+            request_info(&der).map(<[u8]>::to_vec)
         };
         let same = inner(&found.spec.request.0).is_some_and(|theirs| inner(pem.as_bytes()) == Some(theirs));
         let refused = conditions(found).any(|c| c.kind == "Denied" || c.kind == "Failed");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{getrlimit, Resource};
+use rustix::time::{clock_gettime, ClockId};
 
 use super::host::{meminfo, text, Host, Left};
 use crate::cluster::{CertificateEnds, Client};
@@ -129,14 +130,15 @@ fn process(now: Timestamp) -> Process {
     let field = |number: usize| -> u64 {
         fields.get(number.saturating_sub(3)).and_then(|field| field.parse().ok()).unwrap_or(0)
     };
-    let up = text("/proc/uptime").split_whitespace().next().and_then(|up| up.parse::<f64>().ok());
-    let age =
-        up.map(|up| Duration::try_from_secs_f64(up).unwrap_or_default().saturating_sub(ticks(field(22))));
+    // Since the machine was started, time asleep included, which the start of the process is told in as well.
+    let up = clock_gettime(ClockId::Boottime);
+    let up = Duration::new(u64::try_from(up.tv_sec).unwrap_or(0), u32::try_from(up.tv_nsec).unwrap_or(0));
+    let age = up.saturating_sub(ticks(field(22)));
     let written = text("/proc/self/io");
     let written = written.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     Process {
-        started: now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
+        started: now.checked_sub(age).unwrap_or(now),
         cpu: ticks(field(14).saturating_add(field(15))),
         resident: field(24).saturating_mul(u64::try_from(page_size()).unwrap_or(0)),
         size: field(23),

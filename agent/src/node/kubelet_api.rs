@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::Timer;
+use http::Method;
 use serde_json::json;
 
 use super::service_manager::ServiceManager;
 use super::NodeError;
-use crate::api::{ConfigMap, Object};
+use crate::api::{ConfigMap, Metadata, Object};
 use crate::cluster::certificates::{CertificateFolder, Identity};
 use crate::cluster::error::Outage;
 use crate::cluster::kubeconfig::Kubeconfig;
 use crate::cluster::reviews::Reviews;
 use crate::cluster::rotation::{keep, WallClock};
 use crate::cluster::serving::{ServingIdentity, ServingNames};
-use crate::cluster::watch::{Change, Watcher};
-use crate::cluster::{CertificateEnds, Client};
+use crate::cluster::watch::Watcher;
+use crate::cluster::{ApiError, Call, CertificateEnds, Client};
 use crate::config::{read_bounded, AgentConfig};
 use crate::control::{self, Task};
 use crate::durable::FileState;
@@ -27,7 +28,8 @@ use crate::server::{self, listen, self_signed, PodsView, ServerContext, Tls};
 
 /// Bytes of `--client-ca-file`.
 const MAX_CA: u64 = 1024 * 1024;
-/// Between two tries to read a config map that this node may not read.
+/// Between two tries to read the config map, and between two where this node may not.
+const READ_PAUSE: Duration = Duration::from_secs(10);
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(300);
 /// Where API servers publish the authority of client certificates.
 const PUBLISHED: &str = "extension-apiserver-authentication";
@@ -135,14 +137,29 @@ impl KubeletApi {
         }
         let path = ConfigMap::collection(Some("kube-system"));
         let selector = format!("fieldSelector=metadata.name%3D{PUBLISHED}");
-        let mut watcher: Watcher<ConfigMap> = Watcher::new(client.clone(), path, selector);
+        let mut watcher: Watcher<Metadata> =
+            Watcher::new(client.clone(), path.clone(), selector).of_metadata();
         let what = "reading the authority of client certificates";
         let (mut outage, mut forbidden) = (Outage::default(), false);
+        // There is another version, and it could not be read so far.
+        let mut unread = false;
         loop {
-            let found = match watcher.next().await {
-                Ok(Change::All(items)) => items.into_iter().next(),
-                Ok(Change::Applied(map)) => Some(map),
-                Ok(Change::Deleted(_)) => None,
+            // The watch tells that there is another version; what is in it is read. Were it watched whole, the
+            // agent would be larger by a decoder of its events.
+            if unread {
+                Timer::after(READ_PAUSE).await;
+            }
+            let read = match unread {
+                true => Ok(()),
+                false => watcher.next().await.map(|_change| ()),
+            };
+            unread = read.is_ok();
+            let read = match read {
+                Ok(()) => published(client, &path).await,
+                Err(error) => Err(error),
+            };
+            let found = match read {
+                Ok(found) => found,
                 Err(error) if error.is(410) => continue,
                 // May not be read: `copepod bootstrap` makes the binding; without it the kubeconfig's
                 // authority is the best guess, and right on most clusters.
@@ -164,13 +181,22 @@ impl KubeletApi {
                 }
             };
             outage.over(what);
-            forbidden = false;
-            let published = found.and_then(|map| map.data.get("client-ca-file").cloned());
-            match published.filter(|pem| !pem.is_empty()) {
+            (forbidden, unread) = (false, false);
+            match found {
                 Some(pem) => believed.set("the cluster's config map", pem),
                 None => believed.guess(kubeconfig),
             }
         }
+    }
+}
+
+/// The authority that the cluster publishes, if it does.
+async fn published(client: &Client, collection: &str) -> Result<Option<String>, ApiError> {
+    let call = Call::new(Method::GET, format!("{collection}/{PUBLISHED}"));
+    match client.read::<ConfigMap>(call).await {
+        Ok(map) => Ok(map.data.get("client-ca-file").filter(|pem| !pem.is_empty()).cloned()),
+        Err(error) if error.is(404) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

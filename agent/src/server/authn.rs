@@ -8,14 +8,12 @@ use async_lock::Semaphore;
 use futures_lite::future;
 use http::header::{HeaderMap, AUTHORIZATION};
 use rustls::pki_types::CertificateDer;
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Tag, Tagged};
-use x509_cert::Certificate;
 
 use super::cache::{self, Cache};
 use super::review::{Reviewer, User};
 use super::tls::ClientCa;
 use crate::durable::clock::Now;
+use crate::x509::{Certificate, COMMON_NAME, ORGANIZATION};
 
 /// How long a token that was somebody's is believed without asking again: the kubelet's default
 /// `authentication.webhook.cacheTTL`.
@@ -33,9 +31,6 @@ const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Everybody who is somebody is in this group.
 const AUTHENTICATED: &str = "system:authenticated";
-
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 
 pub(super) struct Authenticator {
     client_ca: Arc<ClientCa>,
@@ -93,8 +88,7 @@ impl Authenticator {
         self.client_ca.verify(chain).map_err(|error| error.to_string())?;
         // Nothing in a certificate is read before somebody has vouched for it.
         let der = chain.first().ok_or("there is none")?;
-        let certificate = Certificate::from_der(der).map_err(|error| error.to_string())?;
-        subject(&certificate)
+        subject(Certificate::of(der)?)
     }
 
     async fn by_token(&self, token: &str) -> Option<Arc<User>> {
@@ -137,19 +131,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The user that a certificate names: the (last) common name, and every organization as a group.
-fn subject(certificate: &Certificate) -> Result<User, String> {
+fn subject(certificate: Certificate) -> Result<User, String> {
     let mut user = User::default();
-    for attribute in certificate.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter()) {
-        let is_name = attribute.oid == COMMON_NAME;
-        if !is_name && attribute.oid != ORGANIZATION {
+    for (id, text) in certificate.subject {
+        if id != COMMON_NAME && id != ORGANIZATION {
             continue;
         }
-        let text = match attribute.value.tag() {
-            Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => attribute.value.value(),
-            other => return Err(format!("its subject has a {other}, which cannot be read")),
-        };
-        let text = std::str::from_utf8(text).map_err(|_| "its subject is not UTF-8")?.to_owned();
-        if is_name {
+        let text = text.ok_or("its subject has a text that is neither UTF-8 nor ASCII")?;
+        if id == COMMON_NAME {
             user.name = text;
         } else {
             user.groups.push(text);
@@ -220,7 +209,7 @@ mod tests {
                 .iter()
                 .for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), value.clone()));
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            subject(&Certificate::from_der(certificate.der()).unwrap())
+            subject(Certificate::of(certificate.der()).unwrap())
         };
         let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
         let printable =

@@ -122,30 +122,39 @@ fn disk(folder: &Path) -> Disk {
     }
 }
 
-/// `/proc/self` (proc_pid_stat(5), proc_pid_io(5)).
+/// How many entries a folder of `/proc` has.
+fn entries(folder: &str) -> u64 {
+    fs::read_dir(folder).map_or(0, |all| u64::try_from(all.count()).unwrap_or(u64::MAX))
+}
+
+/// What a clock of the kernel's shows.
+fn clock(which: ClockId) -> Duration {
+    let time = clock_gettime(which);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// `/proc/self` (proc_pid_stat(5), proc_pid_statm(5), proc_pid_io(5)).
 fn process(now: Timestamp) -> Process {
     let stat = text("/proc/self/stat");
-    // After the command's name, which may hold anything: the third field is the first.
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let field = |number: usize| -> u64 {
-        fields.get(number.saturating_sub(3)).and_then(|field| field.parse().ok()).unwrap_or(0)
-    };
-    // Since the machine was started, time asleep included, which the start of the process is told in as well.
-    let up = clock_gettime(ClockId::Boottime);
-    let up = Duration::new(u64::try_from(up.tv_sec).unwrap_or(0), u32::try_from(up.tv_nsec).unwrap_or(0));
-    let age = up.saturating_sub(ticks(field(22)));
+    // After the command's name, which may hold anything: the third field is the first. The 22nd is the start, in
+    // ticks since the machine's start, time asleep included.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let start = fields.split_whitespace().nth(22 - 3).and_then(|field| field.parse().ok()).unwrap_or(0);
+    let age = clock(ClockId::Boottime).saturating_sub(ticks(start));
+    let statm = text("/proc/self/statm");
+    let mut pages = statm.split_whitespace().map(|pages| pages.parse().unwrap_or(0_u64));
+    let mut bytes = || pages.next().unwrap_or(0).saturating_mul(u64::try_from(page_size()).unwrap_or(0));
     let written = text("/proc/self/io");
     let written = written.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
-    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     Process {
         started: now.checked_sub(age).unwrap_or(now),
-        cpu: ticks(field(14).saturating_add(field(15))),
-        resident: field(24).saturating_mul(u64::try_from(page_size()).unwrap_or(0)),
-        size: field(23),
+        cpu: clock(ClockId::ProcessCPUTime),
+        size: bytes(),
+        resident: bytes(),
         // But for the one that reads the folder.
-        open_files: u64::try_from(open).unwrap_or(0).saturating_sub(1),
+        open_files: entries("/proc/self/fd").saturating_sub(1),
         max_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
-        threads: field(20),
+        threads: entries("/proc/self/task"),
         written,
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use copepod::control;
 use copepod::log::{self, Logs, PodKey};
 use copepod::runtime::quota::{Account, Amount, Quota};
-use copepod::runtime::{Config, Exit, Guest, GuestSpec, Module, Output, Place, Preopen, Runtime};
+use copepod::runtime::{Config, Exit, Guest, GuestSpec, Module, Output, Place, Preopen, Runtime, Stdio};
 use tests::guests::Guest as Program;
 use tests::tools::{root, target, tool};
 use wasmi::{CompilationMode, Engine, Linker, Store};
@@ -112,9 +112,7 @@ fn spec(args: &[&str], out: &Arc<Counted>) -> GuestSpec {
         files: Arc::new([]),
         listeners: Vec::new(),
         destinations: Vec::new(),
-        stdin: None,
-        stdout: out.clone(),
-        stderr: out.clone(),
+        stdio: Stdio::into_one(out.clone()),
         // All limits are on, as in a pod that names them.
         memory: Some(MEMORY),
         cpu_request: 1000,
@@ -414,7 +412,10 @@ fn moves(table: &mut Table) {
     let count = MOVED.to_string();
     let printed = |stdout: Arc<dyn Output>| {
         best(|| {
-            let spec = GuestSpec { stdout: stdout.clone(), ..spec(&["stdout", &count], &Arc::default()) };
+            let spec = GuestSpec {
+                stdio: Stdio::into_one(stdout.clone()),
+                ..spec(&["stdout", &count], &Arc::default())
+            };
             let begun = Instant::now();
             let guest = runtime.spawn(&module, spec).expect("the guest starts");
             assert_eq!(ended(&guest), Exit::Code(0));

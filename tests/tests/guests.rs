@@ -1,8 +1,12 @@
 //! Programs of three languages print through `kubectl logs`.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{fs, process::Command, sync::OnceLock, time::Duration};
 
-use tests::{guests::Guest, Cluster};
+use tests::{
+    guests::Guest,
+    tools::{root, target},
+    Cluster,
+};
 
 /// How long a pod may take to have printed three lines; Go's module is compiled for some seconds.
 const PRINTED: Duration = Duration::from_secs(90);
@@ -45,4 +49,14 @@ fn c_prints() {
 #[test]
 fn go_prints() {
     prints(Guest::HelloGo, "go");
+}
+
+#[test]
+fn the_tools_of_cp_are_what_their_source_compiles_to() {
+    let folder = root().join("agent/src/supervisor/tools");
+    let made = target().join(format!("tools-{}.wasm", std::process::id()));
+    let built = Command::new(folder.join("build")).arg(&made).status().expect("tools/build runs");
+    assert!(built.success(), "tools/build: {built}");
+    let (made, kept) = (fs::read(&made).expect("made"), fs::read(folder.join("tools.wasm")).expect("kept"));
+    assert!(made == kept, "tools.c was changed: run agent/src/supervisor/tools/build");
 }

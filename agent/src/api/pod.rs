@@ -78,6 +78,7 @@ object! {
         image_pull_policy: String,
         security_context: Option<Value>,
         stdin: bool,
+        stdin_once: bool,
         tty: bool,
     }
 }

@@ -59,7 +59,8 @@ fn container() -> Value {
         "readinessProbe": {"grpc": {"port": 1, "service": "s"}}, "startupProbe": {"exec": {"command": ["a"]}},
         "lifecycle": {"preStop": {"sleep": {"seconds": 1}}, "postStart": {"tcpSocket": {"port": 1, "host": "h"}}},
         "terminationMessagePath": "/m", "terminationMessagePolicy": "File",
-        "imagePullPolicy": "Always", "securityContext": {"privileged": true}, "stdin": true, "tty": true,
+        "imagePullPolicy": "Always", "securityContext": {"privileged": true}, "stdin": true,
+        "stdinOnce": true, "tty": true,
     })
 }
 

@@ -52,7 +52,8 @@ pub struct DigestError;
 
 impl Digest {
     /// The SHA-256 of `data`.
-    pub(super) fn of(data: &[u8]) -> Digest {
+    #[must_use]
+    pub fn of(data: &[u8]) -> Digest {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(data);
         hasher.finish()

@@ -182,6 +182,7 @@ impl Heartbeat {
             "daemonEndpoints": status.daemon_endpoints,
             "nodeInfo": status.node_info,
             "images": images,
+            "declaredFeatures": status.declared_features,
         }})
     }
 

@@ -18,6 +18,12 @@ const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
 /// The disk is short below a twentieth of it, at most this many bytes: a module, its logs, a certificate.
 const LEAST_STORAGE: u64 = 64 * 1024 * 1024;
 
+/// What API servers ask a node for before they make use of it (`status.declaredFeatures`, from 1.36 on), in order.
+const DECLARED_FEATURES: [&str; 1] = [
+    // A client's WebSocket for exec, attach and port-forward is passed on as it is.
+    "ExtendWebSocketsToKubelet",
+];
+
 /// The Node as it is registered, but for its conditions; before that its address may not be known yet.
 #[must_use]
 pub fn node(config: &AgentConfig, host: &Host, address: Option<IpAddr>) -> Node {
@@ -55,6 +61,7 @@ pub fn node(config: &AgentConfig, host: &Host, address: Option<IpAddr>) -> Node 
                 operating_system: "linux".into(),
                 architecture: architecture().into(),
             },
+            declared_features: DECLARED_FEATURES.map(str::to_owned).to_vec(),
             ..NodeStatus::default()
         },
     }

@@ -168,11 +168,6 @@ pub fn notes(pod: &Pod) -> Vec<EventText> {
             );
             notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
         }
-        if container.stdin || container.tty {
-            let message =
-                format!("Ignored stdin and tty of container \"{name}\": its standard input is at its end");
-            notes.push(of_pod(EventKind::Normal, "SettingIgnored", message));
-        }
     }
     notes
 }

@@ -22,6 +22,7 @@ mod pages;
 pub mod quota;
 mod sections;
 mod slices;
+pub mod stdio;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -45,9 +46,10 @@ pub use self::interpreter::NICE;
 use self::limits::{Ledger, Limiter};
 use self::quota::Account;
 use self::slices::{Compute, Pace};
+pub use self::stdio::{Outlet, Output, Stdio};
 use self::turns::Turn;
 use self::wasi::descriptors::{flags, Descriptors, Object};
-use self::wasi::files::File;
+pub use self::wasi::folder::open_as_guest;
 use self::wasi::folder::{Folder, Unlaid};
 use self::wasi::mounted::Mounted;
 use self::wasi::sockets::Socket;
@@ -209,21 +211,12 @@ pub enum StartError {
         /// What the system says.
         error: String,
     },
-    /// Standard input that cannot be read.
-    #[error("standard input cannot be given to the guest: {0}")]
-    Stdin(String),
+    /// A standard stream that cannot be used.
+    #[error("its standard streams cannot be given to the guest: {0}")]
+    Stdio(String),
     /// A NUL byte.
     #[error("{0} cannot be passed to a program: it has a NUL byte in it")]
     Argument(String),
-}
-
-/// Where a guest's stdout or stderr goes. Called on an interpreter thread: must not block for long.
-pub trait Output: Send + Sync {
-    /// Takes all of `bytes`.
-    ///
-    /// # Errors
-    /// What the guest's `fd_write` should answer (EIO, ENOSPC).
-    fn write(&self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A folder of the host that a guest sees under a path of its own.
@@ -306,12 +299,8 @@ pub struct GuestSpec {
     pub listeners: Vec<Listener>,
     /// Where it may connect to; nothing: it cannot connect at all.
     pub destinations: Vec<Destination>,
-    /// Standard input; none: at its end.
-    pub stdin: Option<OwnedFd>,
-    /// Where stdout goes.
-    pub stdout: Arc<dyn Output>,
-    /// Where stderr goes.
-    pub stderr: Arc<dyn Output>,
+    /// Its standard streams.
+    pub stdio: Stdio,
     /// Limit in bytes of linear memory, tables, arguments and environment together; none: the runtime's default.
     pub memory: Option<u64>,
     /// Thousandths of a processor that it asks for: its weight, when more want to run than can.
@@ -419,7 +408,9 @@ impl Runtime {
             return Err(StartError::Memory { needs, limit });
         }
         let shared = Arc::new(Shared::default());
-        let descriptors = descriptors(&mut spec, listeners_at)?;
+        let streams = wasi::descriptors::standard(spec.stdio);
+        let streams = streams.map_err(|error| StartError::Stdio(error.to_string()))?;
+        let descriptors = descriptors(streams, &spec.preopens, &spec.files, spec.listeners, listeners_at)?;
         let host = Host {
             env: spec.env,
             descriptors,
@@ -454,11 +445,13 @@ impl Runtime {
 }
 
 /// Standard streams; from 3 up, folders and listeners: these after `listeners_at` others.
-fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors, StartError> {
-    let stdin = spec.stdin.take().map(File::stream).transpose();
-    let stdin = stdin.map_err(|error| StartError::Stdin(error.to_string()))?;
-    let mut descriptors = Descriptors::new(stdin, Arc::clone(&spec.stdout), Arc::clone(&spec.stderr));
-    let listeners = std::mem::take(&mut spec.listeners);
+fn descriptors(
+    mut descriptors: Descriptors,
+    preopens: &Arc<[Preopen]>,
+    files: &[FileMount],
+    listeners: Vec<Listener>,
+    listeners_at: usize,
+) -> Result<Descriptors, StartError> {
     let listen = |descriptors: &mut Descriptors| {
         for Listener { name, sockets } in listeners {
             let failed = |error: String| StartError::Listener { name: name.clone(), error };
@@ -467,16 +460,16 @@ fn descriptors(spec: &mut GuestSpec, listeners_at: usize) -> Result<Descriptors,
         }
         Ok(())
     };
-    let mut mounted = Mounted::under(&spec.preopens, &spec.files);
+    let mut mounted = Mounted::under(preopens, files);
     let mut folders = |descriptors: &mut Descriptors| {
-        for (volume, preopen) in spec.preopens.iter().enumerate() {
+        for (volume, preopen) in preopens.iter().enumerate() {
             let Preopen { guest, place, .. } = preopen;
             let failed =
                 |error: String| StartError::Preopen { guest: guest.clone(), place: place.clone(), error };
             let files = mounted.remove(&volume);
             let object = match place {
                 Place::Later(_) => {
-                    let preopens = Arc::clone(&spec.preopens);
+                    let preopens = Arc::clone(preopens);
                     Object::Later(Arc::new(Unlaid { preopens, volume, files }))
                 }
                 _ => {

@@ -1,14 +1,16 @@
 //! One connection: the handshake, then HTTP/1.1 requests, each within its limits.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_io::Timer;
 use futures_lite::future;
 use futures_rustls::server::TlsStream;
 use futures_rustls::TlsAcceptor;
+use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -36,6 +38,23 @@ const MAX_HEADERS: usize = 64;
 /// Bytes that a connection buffers on each side of HTTP, and what TLS holds back for a slow reader.
 const MAX_BUFFER: usize = 32 * 1024;
 const MAX_TLS_BUFFER: usize = 16 * 1024;
+
+/// A request, and what its connection becomes after it.
+pub(super) struct Asking<'r> {
+    /// The request.
+    pub request: &'r mut Request<Incoming>,
+    after: &'r After,
+}
+
+/// What a connection is once it is no longer HTTP.
+type After = Mutex<Option<BoxFuture<'static, ()>>>;
+
+impl Asking<'_> {
+    /// The connection's task goes on with this once HTTP is over.
+    pub fn then(&self, session: BoxFuture<'static, ()>) {
+        *self.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+    }
+}
 
 /// Serves one connection to its end.
 pub(super) async fn handle(server: Arc<Server>, connection: Connection, stranger: Stranger) {
@@ -73,9 +92,15 @@ async fn requests(server: Arc<Server>, stream: TlsStream<Connection>, known: Arc
             Ok(())
         }
     };
-    let service = service_fn(move |request| {
+    let after: Arc<After> = Arc::default();
+    let becomes = after.clone();
+    let service = service_fn(move |mut request| {
         let (server, chain, known) = (server.clone(), chain.clone(), known.clone());
-        async move { Ok::<_, Infallible>(server.answer(request, &chain, &known).await) }
+        let after = becomes.clone();
+        async move {
+            let mut asking = Asking { request: &mut request, after: &after };
+            Ok::<_, Infallible>(server.answer(&mut asking, &chain, &known).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
@@ -83,28 +108,33 @@ async fn requests(server: Arc<Server>, stream: TlsStream<Connection>, known: Arc
         .max_header_size(MAX_HEADER)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(FuturesIo::new(stream), service);
+        .serve_connection(FuturesIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = future::or(connection, stranger).await {
         log::debug!("a connection to the kubelet API broke: {error}");
+    }
+    let session = after.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(session) = session {
+        session.await;
     }
 }
 
 impl Server {
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        asking: &mut Asking<'_>,
         chain: &[CertificateDer<'_>],
         known: &AtomicBool,
     ) -> Response<Body> {
-        let Some(path) = request::path(request.uri().path()) else {
+        let Some(path) = request::path(asking.request.uri().path()).map(Cow::into_owned) else {
             return answer::text(StatusCode::BAD_REQUEST, "400: the path is not percent-encoded UTF-8");
         };
-        let Some(user) = self.authenticator.authenticate(chain, request.headers()).await else {
+        let Some(user) = self.authenticator.authenticate(chain, asking.request.headers()).await else {
             return answer::unauthorized();
         };
         known.store(true, Ordering::Relaxed);
-        match self.authorizer.authorize(&user, request.method(), &path).await {
-            Ok(()) => routes::answer(self, request.method(), &path, request.uri().query()).await,
+        match self.authorizer.authorize(&user, asking.request.method(), &path).await {
+            Ok(()) => routes::answer(self, asking, &path).await,
             Err(Refused::Forbidden(text)) => answer::text(StatusCode::FORBIDDEN, text),
             Err(Refused::Unknown(text)) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, text),
         }

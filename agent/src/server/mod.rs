@@ -5,7 +5,8 @@
 //!
 //! 1. who asks ([`authn`]): a client certificate or a bearer token, or 401;
 //! 2. whether they may ([`authz`]): the API server decides ([`Reviewer`]), or 403;
-//! 3. the answer ([`routes`]), one file a route; 404 for what there is not.
+//! 3. the answer ([`routes`]), one file a route; 404 for what there is not. exec, attach and port-forward end HTTP on
+//!    their connection, and go on as [`streams`].
 //!
 //! What the routes tell comes from [`PodsView`] and from the logs. Nobody gets past 1 and 2: a failure
 //! there is a refusal. Every connection, buffer, cache and wait has its limit where it is used.
@@ -21,6 +22,7 @@ mod review;
 mod routes;
 pub mod self_signed;
 mod strangers;
+mod streams;
 mod tls;
 mod view;
 
@@ -40,7 +42,7 @@ use crate::metrics::Rates;
 
 pub use review::{Attributes, ReviewError, Reviewer, User};
 pub use tls::{Tls, TlsError};
-pub use view::{LogRefusal, LogTarget, PodsView};
+pub use view::{LogRefusal, LogTarget, NotThere, PodName, PodsView, Session, Start};
 
 /// Connections at one time. An API server pools its own; followers of logs hold one each.
 const MAX_CONNECTIONS: usize = 128;
@@ -78,6 +80,7 @@ struct Server {
     authenticator: authn::Authenticator,
     authorizer: authz::Authorizer,
     log_streams: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
     rates: Rates,
 }
 
@@ -88,6 +91,7 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         authenticator: authn::Authenticator::new(context.tls.client_ca(), context.reviewer.clone()),
         authorizer: authz::Authorizer::new(context.node_name.clone(), context.reviewer.clone()),
         log_streams: Arc::new(Semaphore::new(routes::MAX_LOG_STREAMS)),
+        sessions: Arc::new(Semaphore::new(streams::MAX_SESSIONS)),
         rates: Rates::default(),
         context,
     });

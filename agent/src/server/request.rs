@@ -8,7 +8,7 @@ pub(super) fn path(raw: &str) -> Option<Cow<'_, str>> {
     decode(raw, false)
 }
 
-/// The first value of each name in a query, decoded. Nothing when its encoding is broken.
+/// The names and values of a query, decoded. Nothing when its encoding is broken.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -20,8 +20,14 @@ impl Query {
         raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Option<_>>().map(Query)
     }
 
+    /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a name.
+    pub fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// As the API's conversion reads a bool: there, and neither `0` nor `false`.

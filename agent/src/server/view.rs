@@ -1,9 +1,16 @@
 //! The pods as the server sees them.
 
+use std::net::SocketAddr;
+
+use futures_util::future::BoxFuture;
+
 use crate::api::Pod;
 use crate::log::PodKey;
 use crate::metrics::Figures;
 pub use crate::pod::logs::LogRefusal;
+use crate::runtime::stdio::{Ends, Wanted};
+use crate::runtime::Exit;
+pub use crate::supervisor::NotThere;
 
 /// Which log a client is to get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,32 @@ pub struct LogTarget {
     /// Which run of it.
     pub restart: u32,
 }
+
+/// A pod that a client names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID, if it is to be this very one.
+    pub uid: Option<String>,
+}
+
+/// An instance that a client is connected to.
+pub struct Session {
+    /// The client's ends of its streams.
+    pub ends: Ends,
+    /// Ends as it does. Dropped before, the instance is ended, unless it is `lasting`.
+    pub exit: BoxFuture<'static, Exit>,
+    /// Ends it.
+    pub kill: Box<dyn Fn() + Send + Sync>,
+    /// It is the container itself, which goes on without its client.
+    pub lasting: bool,
+}
+
+/// What starts a session, once the client is there.
+pub type Start = BoxFuture<'static, Result<Session, String>>;
 
 /// What the server asks the rest of the agent. Called on the control thread: answers come from memory.
 pub trait PodsView: Send + Sync {
@@ -36,4 +69,32 @@ pub trait PodsView: Send + Sync {
         container: &str,
         previous: bool,
     ) -> Result<LogTarget, LogRefusal>;
+
+    /// Is there such a pod?
+    fn has_pod(&self, pod: &PodName) -> bool;
+
+    /// Gets ready to run a command beside a container (`kubectl exec`).
+    ///
+    /// # Errors
+    /// Why there is nothing to run it beside.
+    fn exec(
+        &self,
+        pod: &PodName,
+        container: &str,
+        command: Vec<String>,
+        wanted: Wanted,
+    ) -> Result<Start, NotThere>;
+
+    /// Gets ready to connect a client to a container itself (`kubectl attach`), as far as it has such streams: which
+    /// it will be connected to, and how to.
+    ///
+    /// # Errors
+    /// Why there is nothing to connect to.
+    fn attach(&self, pod: &PodName, container: &str, wanted: Wanted) -> Result<(Wanted, Start), NotThere>;
+
+    /// Where a container of this pod listens on a port (`kubectl port-forward`).
+    ///
+    /// # Errors
+    /// Why none does: the text for the client.
+    fn listener(&self, pod: &PodName, port: u16) -> Result<SocketAddr, String>;
 }

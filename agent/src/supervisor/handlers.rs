@@ -19,7 +19,7 @@ use crate::error_chain;
 use crate::outgoing::{self, Stream};
 use crate::pod::backoff::go_duration;
 use crate::pod::handlers::{Get, Handler};
-use crate::runtime::{Exit, Output};
+use crate::runtime::{Exit, Output, Stdio};
 
 /// Bytes of an answer or of a command's output that are kept (`pkg/probe`: maxRespBodyLength, maxReadLength).
 const MAX_OUTPUT: usize = 10 * 1024;
@@ -422,7 +422,7 @@ impl Drop for Ending {
 /// Runs a second instance of the container's module to its end; how it ended, and what it printed.
 async fn exec(run: &dyn Running, command: &[String]) -> Result<(Exit, String), String> {
     let said = Arc::new(Said::default());
-    let instance = Ending(run.exec(command.to_vec(), said.clone())?);
+    let instance = Ending(run.exec(command.to_vec(), Stdio::into_one(said.clone()))?);
     let exit = instance.0.wait().await;
     let text = String::from_utf8_lossy(&lock(&said.0)).into_owned();
     Ok((exit, text))

@@ -6,7 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use super::*;
 use crate::control;
-use crate::runtime::Usage;
+use crate::runtime::stdio::{Ends, Wanted};
+use crate::runtime::{Outlet, Usage};
 use crate::supervisor::api::BoxFuture;
 use crate::supervisor::SystemClock;
 
@@ -22,10 +23,17 @@ impl Running for FakeRun {
     fn usage(&self) -> Usage {
         Usage::default()
     }
-    fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String> {
+    fn command(&self, args: Vec<String>, stdio: Stdio) -> BoxFuture<'_, Result<Box<dyn Running>, String>> {
+        Box::pin(async move { self.exec(args, stdio) })
+    }
+    fn attach(&self, _: Wanted) -> io::Result<Ends> {
+        Ok(Ends::default())
+    }
+    fn exec(&self, args: Vec<String>, stdio: Stdio) -> Result<Box<dyn Running>, String> {
         if args == ["none"] {
             return Err("there is none".to_owned());
         }
+        let Outlet::Taken(output) = stdio.stdout else { panic!("probes take all output") };
         output.write(self.1.as_bytes()).unwrap();
         Ok(Box::new(FakeRun(self.0.clone(), "")))
     }

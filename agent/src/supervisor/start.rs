@@ -9,7 +9,7 @@ use super::deaths::Mark;
 use super::handlers::{hook, Means};
 use super::root::ContainerRoot;
 use super::volumes;
-use super::workshop::{RunSpec, Running};
+use super::workshop::{RunSpec, Running, Streams};
 use super::{Entry, Shared};
 use crate::api::{Container, Pod, Secret, VolumeMount, VolumeSource};
 use crate::control;
@@ -126,6 +126,7 @@ pub async fn start(
             .map_err(|error| StartFailure::Create(format!("container \"{}\": {error}", container.name)))?,
         // What is wrong with them has refused the pod.
         destinations: destinations(pod).unwrap_or_default(),
+        streams: Streams { stdin: container.stdin, stdin_once: container.stdin_once, tty: container.tty },
     };
     let image_id = image.id.clone();
     // Unguessable is not needed, never used twice is: 128 random bits.

@@ -14,11 +14,12 @@ use async_io::Timer;
 use async_lock::Mutex;
 
 use super::api::BoxFuture;
+use super::instance::{ContainerRun, Kit, OwnStreams};
 use super::lock;
 use super::ports::{self, Held, Ports, PATIENCE};
 use crate::durable::clock::Now;
 use crate::image::{self, Found, Image, Keyring, Reference, Registries, Store, Use, MAX_MODULE};
-use crate::log::{Logs, PodKey, ReadOptions, Stream, Writer};
+use crate::log::{Logs, PodKey, ReadOptions, Writer};
 use crate::pod::lifecycle::StartFailure;
 use crate::pod::payload::Payload;
 use crate::pod::ports::Port;
@@ -26,7 +27,8 @@ use crate::pod::storage::Storage;
 use crate::pod::termination::{LOG_BYTES, LOG_LINES};
 use crate::runtime::destinations::Destination;
 use crate::runtime::quota::Account;
-use crate::runtime::{Exit, FileMount, Guest, GuestSpec, Listener, Module, Output, Preopen, Runtime, Usage};
+use crate::runtime::stdio::{Ends, Wanted};
+use crate::runtime::{Exit, FileMount, Listener, Module, Output, Preopen, Runtime, Stdio, Usage};
 use crate::volume::{HostPath, MountError, Mounts, ObjectVolume, PodVolumes, RootFiles, Told, Volumes};
 use crate::{control, error_chain};
 
@@ -57,6 +59,19 @@ pub struct RunSpec {
     pub ports: Vec<Port>,
     /// Where it may connect to.
     pub destinations: Vec<Destination>,
+    /// How its standard streams are to be.
+    pub streams: Streams,
+}
+
+/// Standard streams of a container (core/v1 Container).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// Its standard input waits for clients.
+    pub stdin: bool,
+    /// It ends with the first client.
+    pub stdin_once: bool,
+    /// They are a terminal.
+    pub tty: bool,
 }
 
 /// A run that goes on.
@@ -67,12 +82,21 @@ pub trait Running: Send + Sync {
     fn wait(&self) -> BoxFuture<'_, Exit>;
     /// What it has used.
     fn usage(&self) -> Usage;
-    /// Starts a second instance of its module, with these arguments, on the same volumes, whose stdout and stderr go
-    /// to `output`.
+    /// Starts a second instance of its module, with these arguments, on the same volumes.
     ///
     /// # Errors
     /// Why it could not be started.
-    fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String>;
+    fn exec(&self, args: Vec<String>, stdio: Stdio) -> Result<Box<dyn Running>, String>;
+    /// Starts what the first argument names ([`super::program`]), beside it and on the same volumes.
+    ///
+    /// # Errors
+    /// Why it could not be started.
+    fn command(&self, args: Vec<String>, stdio: Stdio) -> BoxFuture<'_, Result<Box<dyn Running>, String>>;
+    /// Connects a client to its own standard streams.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    fn attach(&self, wanted: Wanted) -> io::Result<Ends>;
 }
 
 /// Makes containers.
@@ -398,15 +422,11 @@ impl WasmWorkshop {
         listeners: Vec<Listener>,
         held: Held,
     ) -> Result<Box<dyn Running>, StartFailure> {
-        let output = |stream, terminal: Option<Arc<dyn Output>>| -> Arc<dyn Output> {
-            Arc::new(LogOutput { writer: writer.clone(), stream, terminal })
-        };
         let stdin = self.by_hand.stdin.map(|open| open()).transpose();
         let stdin = stdin.unwrap_or_else(|error| {
             log::warn!("standard input cannot be opened, and is at its end for the guest: {error}");
             None
         });
-        let terminal = self.by_hand.terminal.clone();
         let mut preopens = spec.mounts.folders;
         preopens.extend(self.by_hand.folders.iter().cloned());
         // The last, as guests look for those that they know by their numbers.
@@ -418,6 +438,7 @@ impl WasmWorkshop {
         let kit = Kit {
             runtime: self.runtime.clone(),
             module: module.clone(),
+            program: spec.args.first().map_or("", String::as_str).into(),
             env: self.given.env.alike(env, |a, b| a == b),
             preopens: preopens.into(),
             // No two have the same, but most have none.
@@ -427,20 +448,18 @@ impl WasmWorkshop {
             cpu_request: spec.cpu_request,
             cpu_limit: spec.cpu_limit,
         };
-        let stdout = output(Stream::Stdout, terminal.as_ref().map(|t| t.stdout.clone()));
-        let stderr = output(Stream::Stderr, terminal.map(|t| t.stderr));
-        let mut guest = kit.guest(spec.args, stdout, stderr);
+        let failed = |text: String| {
+            writer.close();
+            StartFailure::Run(format!("failed to start the module: {text}"))
+        };
+        let (stdio, streams) = OwnStreams::open(writer, self.by_hand.terminal.as_ref(), stdin, spec.streams)
+            .map_err(|error| failed(format!("its standard streams: {error}")))?;
+        let mut guest = kit.guest(spec.args, stdio);
         guest.name = format!("{}/{}/{}", spec.pod.namespace, spec.pod.name, spec.container);
-        (guest.listeners, guest.stdin, guest.fuel) = (listeners, stdin, self.by_hand.fuel);
+        (guest.listeners, guest.fuel) = (listeners, self.by_hand.fuel);
         match self.runtime.spawn(module, guest) {
-            Ok(guest) => {
-                let log = Some((writer.clone(), held));
-                Ok(Box::new(WasmRun { guest, kit, log, beside: Default::default() }))
-            }
-            Err(error) => {
-                writer.close();
-                Err(StartFailure::Run(format!("failed to start the module: {}", error_chain(&error))))
-            }
+            Ok(guest) => Ok(Box::new(ContainerRun::new(guest, kit, writer.clone(), streams, held))),
+            Err(error) => Err(failed(error_chain(&error))),
         }
     }
 }
@@ -484,121 +503,12 @@ fn read(image: &Image) -> io::Result<Vec<u8>> {
 }
 
 /// Runs `work`; a panic of its becomes an error.
-fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Err(format!("internal error, please report it: {text}"))
     })
-}
-
-/// What instances of a container's module are made of. Most of it is shared with the guest itself.
-#[derive(Clone)]
-struct Kit {
-    runtime: Runtime,
-    module: Module,
-    env: Arc<[String]>,
-    preopens: Arc<[Preopen]>,
-    files: Arc<[FileMount]>,
-    destinations: Arc<[Destination]>,
-    memory: Option<u64>,
-    cpu_request: u32,
-    cpu_limit: Option<u32>,
-}
-
-impl Kit {
-    fn guest(&self, args: Vec<String>, stdout: Arc<dyn Output>, stderr: Arc<dyn Output>) -> GuestSpec {
-        GuestSpec {
-            name: String::new(),
-            args,
-            env: self.env.clone(),
-            preopens: self.preopens.clone(),
-            files: self.files.clone(),
-            listeners: Vec::new(),
-            destinations: self.destinations.to_vec(),
-            stdin: None,
-            stdout,
-            stderr,
-            memory: self.memory,
-            cpu_request: self.cpu_request,
-            cpu_limit: self.cpu_limit,
-            fuel: None,
-        }
-    }
-}
-
-struct WasmRun {
-    guest: Guest,
-    kit: Kit,
-    /// The container's log, and its ports, which are its own as long as it runs; none: a second instance.
-    log: Option<(Arc<Writer>, Held)>,
-    /// Instances beside it: what they use, the container uses.
-    beside: std::sync::Mutex<Beside>,
-}
-
-#[derive(Default)]
-struct Beside {
-    /// What those have used that ended.
-    ended: Usage,
-    running: Vec<Guest>,
-}
-
-impl Beside {
-    fn usage(&self) -> Usage {
-        self.running.iter().map(Guest::usage).fold(self.ended, Usage::plus)
-    }
-
-    fn add(&mut self, guest: Guest) {
-        for guest in self.running.extract_if(.., |guest| guest.ended()) {
-            self.ended = self.ended.plus(guest.usage());
-        }
-        self.running.push(guest);
-    }
-}
-
-impl Running for WasmRun {
-    fn kill(&self) {
-        self.guest.kill();
-    }
-
-    fn wait(&self) -> BoxFuture<'_, Exit> {
-        Box::pin(async move {
-            let exit = self.guest.wait().await;
-            if let Some((writer, _)) = &self.log {
-                let writer = writer.clone();
-                control::blocking(move || writer.close()).await;
-            }
-            exit
-        })
-    }
-
-    fn usage(&self) -> Usage {
-        self.guest.usage().plus(lock(&self.beside).usage())
-    }
-
-    fn exec(&self, args: Vec<String>, output: Arc<dyn Output>) -> Result<Box<dyn Running>, String> {
-        let guest = self.kit.runtime.spawn(&self.kit.module, self.kit.guest(args, output.clone(), output));
-        let guest = guest.map_err(|error| error_chain(&error))?;
-        lock(&self.beside).add(guest.clone());
-        Ok(Box::new(WasmRun { guest, kit: self.kit.clone(), log: None, beside: Default::default() }))
-    }
-}
-
-/// A guest's stream, into its log and perhaps a terminal.
-struct LogOutput {
-    writer: Arc<Writer>,
-    stream: Stream,
-    terminal: Option<Arc<dyn Output>>,
-}
-
-impl Output for LogOutput {
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        if let Some(terminal) = &self.terminal {
-            // A terminal that went away is no reason to stop a guest.
-            let _ = terminal.write(bytes);
-        }
-        self.writer.write(self.stream, bytes)
-    }
 }
 
 #[cfg(test)]

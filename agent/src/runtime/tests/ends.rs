@@ -216,7 +216,7 @@ fn a_panic_of_the_host_ends_that_guest_only() {
     let module = runtime.compile("", &guests::start("x", "(call $print)")).unwrap();
     let (neighbour, _) = spawn(&runtime, &guests::sleep());
     let mut spec = spec(&Collected::new());
-    spec.stdout = Arc::new(Panics);
+    spec.stdio = Stdio::into_one(Arc::new(Panics));
     let guest = runtime.spawn(&module, spec).unwrap();
     assert_eq!(block_on(guest.wait()), Exit::Panic("injected".into()));
     let (after, out) = spawn(&runtime, &guests::start("x", "(call $print)"));
@@ -240,7 +240,7 @@ fn a_full_log_is_enospc_in_the_guest() {
         .compile("", &guests::start("", &format!("(i32.store (i32.const 20) (i32.const 1)) {body}")))
         .unwrap();
     let mut spec = spec(&Collected::new());
-    spec.stdout = Arc::new(Full);
+    spec.stdio = Stdio::into_one(Arc::new(Full));
     assert_eq!(block_on(runtime.spawn(&module, spec).unwrap().wait()), Exit::Code(51));
 }
 

@@ -1,13 +1,14 @@
 //! The table of a guest's open descriptors, their rights, and the calls about them:
 //! `fd_close`, `fd_renumber`, `fd_fdstat_*`, `fd_prestat_*`.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::files::File;
 use super::folder::{Folder, Unlaid};
 use super::sockets::Socket;
 use super::{filestat, Args, Errno, Host, Memory, Wasi};
-use crate::runtime::Output;
+use crate::runtime::{Outlet, Output, Stdio};
 
 /// Descriptors that one guest may have open: as many as a process has by default on Linux
 /// (`RLIMIT_NOFILE`'s soft value), so that one guest cannot take all of the agent's own.
@@ -156,30 +157,41 @@ pub struct Descriptor {
     pub flags: u16,
 }
 
+/// The three descriptors that every guest has.
+///
+/// # Errors
+/// What the system says of one that is open.
+pub fn standard(stdio: Stdio) -> rustix::io::Result<Descriptors> {
+    let Stdio { stdin, stdout, stderr } = stdio;
+    let stdin = match stdin {
+        Some(fd) => open(fd, rights::FD_READ)?,
+        None => stream(Object::Stdin, rights::FD_READ),
+    };
+    let outlet = |outlet| match outlet {
+        Outlet::Taken(output) => Ok(stream(Object::Output(output), rights::FD_WRITE)),
+        Outlet::Open(fd) => open(fd, rights::FD_WRITE),
+    };
+    Ok(Descriptors { open: vec![Some(stdin), Some(outlet(stdout)?), Some(outlet(stderr)?)] })
+}
+
+fn open(fd: OwnedFd, right: u64) -> rustix::io::Result<Descriptor> {
+    let file = File::stream(fd, right == rights::FD_READ)?;
+    // What has no position is no file to its guest; a terminal is known by that.
+    let seeks = if file.waits() { 0 } else { rights::FD_SEEK | rights::FD_TELL };
+    Ok(stream(Object::File(Arc::new(file)), right | seeks))
+}
+
+fn stream(object: Object, right: u64) -> Descriptor {
+    let stdio = rights::POLL_FD_READWRITE | rights::FD_FILESTAT_GET | rights::FD_FDSTAT_SET_FLAGS;
+    Descriptor { object, rights: right | stdio, inheriting: 0, flags: 0 }
+}
+
 /// A guest's descriptors, by number.
 pub struct Descriptors {
     open: Vec<Option<Descriptor>>,
 }
 
 impl Descriptors {
-    /// The three that every guest has. Without `stdin`, that is at its end.
-    pub fn new(stdin: Option<File>, stdout: Arc<dyn Output>, stderr: Arc<dyn Output>) -> Descriptors {
-        let stdio = rights::POLL_FD_READWRITE | rights::FD_FILESTAT_GET | rights::FD_FDSTAT_SET_FLAGS;
-        let stream =
-            |object, rights| Some(Descriptor { object, rights: rights | stdio, inheriting: 0, flags: 0 });
-        // What has no position is no file to its guest; a terminal is known by that.
-        let seeks = stdin.as_ref().is_some_and(|file| !file.waits());
-        let stdin_rights = rights::FD_READ | if seeks { rights::FD_SEEK | rights::FD_TELL } else { 0 };
-        let stdin = stdin.map_or(Object::Stdin, |file| Object::File(Arc::new(file)));
-        Descriptors {
-            open: vec![
-                stream(stdin, stdin_rights),
-                stream(Object::Output(stdout), rights::FD_WRITE),
-                stream(Object::Output(stderr), rights::FD_WRITE),
-            ],
-        }
-    }
-
     /// Adds a preopened folder, under the next number.
     pub fn preopen(&mut self, object: Object) -> Result<u32, Errno> {
         self.open.reserve_exact(1);

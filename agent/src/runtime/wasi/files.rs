@@ -32,11 +32,11 @@ pub struct File {
 }
 
 impl File {
-    /// What is open elsewhere (standard input): only read from, and non-blocking if it is one that waits.
-    pub fn stream(fd: OwnedFd) -> rustix::io::Result<File> {
+    /// A standard stream, open elsewhere: non-blocking if it is one that waits.
+    pub fn stream(fd: OwnedFd, read_only: bool) -> rustix::io::Result<File> {
         let file_type = filestat::file_type(FileType::from_raw_mode(fstat(&fd)?.st_mode));
         let fd = Held::uncounted(fd);
-        Ok(File { fd, file_type, read_only: true })
+        Ok(File { fd, file_type, read_only })
     }
 
     /// Whether it is neither a regular file nor a block device: a FIFO, a terminal, a device, opened non-blocking.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{openat, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::mounted::Mounted;
+use super::mounted::{self, Mounted};
 use super::Errno;
 use crate::control;
 use crate::runtime::beneath::Beneath;
@@ -65,6 +65,38 @@ impl Unlaid {
         let preopen = Preopen { place: Place::Open(Arc::new(fd)), account, ..preopen.clone() };
         control::blocking(move || Folder::preopen(&preopen, self.volume, self.files.clone())).await
     }
+}
+
+/// Opens the file that `path` names, for reading, as a guest would that has these folders and files.
+///
+/// # Errors
+/// What it would be told.
+pub async fn open_as_guest(
+    preopens: &Arc<[Preopen]>,
+    files: &[FileMount],
+    path: &str,
+) -> io::Result<OwnedFd> {
+    let plain = mounted::plain(path).ok_or(io::ErrorKind::NotFound)?;
+    let folders = preopens.iter().enumerate().filter_map(|(index, folder)| {
+        let at = mounted::plain(&folder.guest)?;
+        mounted::below(&plain, &at).map(|rest| (at.len(), index, folder, rest))
+    });
+    let innermost = folders.max_by_key(|(len, ..)| *len);
+    let (_, volume, preopen, rest) = innermost.ok_or(io::ErrorKind::NotFound)?;
+    let files = Mounted::under(preopens, files).remove(&volume);
+    let folder = if let Place::Later(_) = &preopen.place {
+        Arc::new(Unlaid { preopens: preopens.clone(), volume, files }).lay().await?
+    } else {
+        let preopen = preopen.clone();
+        control::blocking(move || Folder::preopen(&preopen, volume, files)).await?
+    };
+    let (rest, how) = (rest.to_owned(), How { flags: OFlags::RDONLY | OFlags::NONBLOCK, cached: false });
+    let opened = control::blocking(move || folder.open(&rest, how)).await;
+    opened.map_err(|errno| match errno {
+        Errno::Noent | Errno::Notdir => io::ErrorKind::NotFound.into(),
+        Errno::Perm | Errno::Acces => io::ErrorKind::PermissionDenied.into(),
+        errno => io::Error::other(format!("{errno:?}")),
+    })
 }
 
 /// What holds for what a path names.

@@ -20,7 +20,7 @@ use crate::runtime::{FileMount, Preopen};
 pub struct Mounted(Vec<(String, FileMount)>);
 
 /// A path without `.`, `..` and doubled slashes, as its letters have it; none: it leads above where it begins.
-fn plain(path: &str) -> Option<String> {
+pub fn plain(path: &str) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
         match name {
@@ -32,7 +32,7 @@ fn plain(path: &str) -> Option<String> {
 }
 
 /// What is left of `path` below `folder`, both plain; none: it is not below it.
-fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
+pub fn below<'p>(path: &'p str, folder: &str) -> Option<&'p str> {
     if folder.is_empty() {
         return Some(path);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 32] = [
+const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 35] = [
     (Method::GET, "/healthz", StatusCode::OK, "ok", &["healthz", "proxy"]),
     (
         Method::GET,
@@ -28,10 +28,19 @@ const ROUTES: [(Method, &str, StatusCode, &str, &[&str]); 32] = [
     (Method::GET, "/configz", StatusCode::OK, "{\"kubeletconfig\":{}}", &["configz", "proxy"]),
     (Method::GET, "/containerLogs/default/hello/main", StatusCode::OK, "hello\n", &["proxy"]),
     (Method::DELETE, "/containerLogs/default/hello/main", StatusCode::METHOD_NOT_ALLOWED, "405", &["proxy"]),
-    (Method::POST, "/exec/default/hello/main?command=ls", StatusCode::NOT_IMPLEMENTED, "exec", &["proxy"]),
-    (Method::GET, "/exec/default/hello/u1/main", StatusCode::NOT_IMPLEMENTED, "exec", &["proxy"]),
-    (Method::POST, "/attach/default/hello/main", StatusCode::NOT_IMPLEMENTED, "attach", &["proxy"]),
-    (Method::POST, "/portForward/default/hello", StatusCode::NOT_IMPLEMENTED, "portForward", &["proxy"]),
+    (
+        Method::POST,
+        "/exec/default/hello/main?command=ls",
+        StatusCode::BAD_REQUEST,
+        "at least 1 of",
+        &["proxy"],
+    ),
+    (Method::GET, "/exec/default/hello/u1/main", StatusCode::BAD_REQUEST, "at least 1 of", &["proxy"]),
+    (Method::POST, "/attach/default/hello/main", StatusCode::BAD_REQUEST, "at least 1 of", &["proxy"]),
+    (Method::GET, "/attach/default/hello/main?output=1", StatusCode::BAD_REQUEST, "SPDY/3.1", &["proxy"]),
+    (Method::DELETE, "/exec/default/hello/main", StatusCode::METHOD_NOT_ALLOWED, "405", &["proxy"]),
+    (Method::POST, "/portForward/default/hello", StatusCode::BAD_REQUEST, "SPDY/3.1", &["proxy"]),
+    (Method::PUT, "/portForward/default/hello", StatusCode::METHOD_NOT_ALLOWED, "405", &["proxy"]),
     (Method::POST, "/run/default/hello/main", StatusCode::NOT_IMPLEMENTED, "run", &["proxy"]),
     (Method::GET, "/logs/syslog", StatusCode::NOT_FOUND, "404 page not found\n", &["log"]),
     (Method::GET, "/logs/", StatusCode::OK, "<pre>\n<a href=", &["log"]),

@@ -14,6 +14,7 @@ use crate::pod::payload::Payload;
 use crate::pod::samples;
 use crate::pod::storage::{Defaults, Storage};
 use crate::runtime::quota::Account;
+use crate::runtime::stdio::{Ends, Stdio, Wanted};
 use crate::runtime::{Exit, Place, Preopen, Usage};
 use crate::volume::{HostPath, MountError, ObjectVolume, PodVolumes, RootFiles, Told};
 use futures_lite::future::yield_now;
@@ -186,7 +187,13 @@ impl Running for FakeRun {
     fn usage(&self) -> Usage {
         Usage { memory: 65_536, ..Usage::default() }
     }
-    fn exec(&self, _: Vec<String>, _: Arc<dyn crate::runtime::Output>) -> Result<Box<dyn Running>, String> {
+    fn command(&self, args: Vec<String>, stdio: Stdio) -> BoxFuture<'_, Result<Box<dyn Running>, String>> {
+        Box::pin(async move { self.exec(args, stdio) })
+    }
+    fn attach(&self, _: Wanted) -> io::Result<Ends> {
+        Ok(Ends::default())
+    }
+    fn exec(&self, _: Vec<String>, _: Stdio) -> Result<Box<dyn Running>, String> {
         let exit = lock(&self.checks).pop_front().unwrap_or(Exit::Code(0));
         let second = FakeRun::new(false);
         second.end(exit);

@@ -269,8 +269,9 @@ fn files_are_copied_in_and_out() {
         let listed = bed().shell(&typed).expect();
         assert!(listed.contains(" 1000000 ") && listed.ends_with("data/one\n"), "{listed}");
     });
-    let missing = bed().kubectl(&["cp", "copies:/data/none", "none"]).expect_failure();
-    assert!(missing.contains("/data/none: Cannot stat"), "{missing}");
+    let missing = bed().kubectl(&["exec", "copies", "--", "tar", "cf", "-", "/data/none"]).expect_failure();
+    assert!(missing.contains("/data/none: Cannot stat: No such file or directory"), "{missing}");
+    assert!(missing.contains("exit code 2"), "{missing}");
     // More than the volume may have, for which the pod is evicted, as on any node.
     let full =
         bed().shell("head -c 9000000 /dev/zero >huge; kubectl cp huge copies:/data/huge").expect_failure();

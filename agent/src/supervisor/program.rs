@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
+use miniz_oxide::inflate::core::{decompress, inflate_flags, DecompressorOxide};
+use miniz_oxide::inflate::TINFLStatus;
+
 use super::instance::Kit;
 use super::workshop::caught;
 use crate::image::{Digest, MAX_MODULE};
@@ -12,8 +15,8 @@ use crate::runtime::{open_as_guest, Module};
 use crate::{control, error_chain};
 
 /// The commands that `kubectl cp` sends, `test` and `tar`, as a WASI program: it runs beside a container as any other,
-/// so that it can reach nothing that the container could not. `tools/tools.c` is its source, `tools/build` makes it.
-const TOOLS: &[u8] = include_bytes!("tools/tools.wasm");
+/// so that it can reach nothing that the container could not. `tools/build` makes it of `tools/tools.c`.
+const TOOLS: &[u8] = include_bytes!("tools/tools.wasm.gz");
 const TOOL_NAMES: [&str; 2] = ["tar", "test"];
 
 /// What a name stands for.
@@ -56,8 +59,8 @@ pub async fn find(kit: &Kit, name: &str) -> Result<Module, String> {
         Program::Own => Ok(kit.module.clone()),
         Program::Tools => {
             let runtime = kit.runtime.clone();
-            let compiled = control::blocking(move || runtime.compile("copepod:tools", TOOLS)).await;
-            compiled.map_err(|error| error_chain(&error))
+            let compile = move || runtime.compile("copepod:tools", &tools().unwrap_or_default());
+            control::blocking(compile).await.map_err(|error| error_chain(&error))
         }
         Program::File(path) => {
             let opened = open_as_guest(&kit.preopens, &kit.files, path).await;
@@ -79,6 +82,16 @@ pub async fn find(kit: &Kit, name: &str) -> Result<Module, String> {
     }
 }
 
+/// [`TOOLS`], inflated (RFC 1952: a head of ten bytes, the size at the end).
+fn tools() -> Option<Vec<u8>> {
+    let size = u32::from_le_bytes(*TOOLS.last_chunk()?);
+    let mut wasm = vec![0; usize::try_from(size).ok()?];
+    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let mut inflate = Box::<DecompressorOxide>::default();
+    let (status, ..) = decompress(&mut inflate, TOOLS.get(10..)?, &mut wasm, 0, flags);
+    (status == TINFLStatus::Done).then_some(wasm)
+}
+
 fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
     let file = File::from(file);
     if !file.metadata()?.is_file() {
@@ -96,6 +109,11 @@ fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tools_are_a_module() {
+        assert!(tools().is_some_and(|wasm| wasm.starts_with(b"\0asm\x01")));
+    }
 
     #[test]
     fn names_stand_for_the_own_module_tools_and_files() {

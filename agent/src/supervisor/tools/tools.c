@@ -3,6 +3,8 @@
 // They run as a guest beside the container, with its folders: whatever an archive says, nothing else is reached.
 // Archives are POSIX ustar and pax, with the long names of GNU tar. Modes, owners and times are not restored: WASI
 // has none of the first two, and kubectl asks for the third not to be (-m).
+//
+// Built small: it is a part of the agent. Hence no stdio, and an allocator of its own.
 
 #include <dirent.h>
 #include <errno.h>
@@ -23,6 +25,54 @@ enum {
 
 static char buffer[BUFFER];
 static int failed;
+
+// ---- memory
+//
+// libc wants some for its preopened folders, and for each folder that is read: a few blocks, given back last in, first
+// out. What is given back in another order is lost, which is not much: a folder's depth is bounded.
+
+enum { HEAP = 384 << 10, ALIGN = 16 };
+
+static _Alignas(16) char heap[HEAP];
+static size_t used;
+
+void *malloc(size_t size) {
+	size_t whole = (size + ALIGN - 1) / ALIGN * ALIGN + ALIGN;
+	if (size > HEAP || whole > HEAP - used)
+		return NULL;
+	char *block = heap + used;
+	*(size_t *)block = whole;
+	used += whole;
+	return block + ALIGN;
+}
+
+void free(void *given) {
+	if (given && (char *)given - ALIGN + *(size_t *)((char *)given - ALIGN) == heap + used)
+		used = (size_t)((char *)given - ALIGN - heap);
+}
+
+void *calloc(size_t count, size_t size) {
+	if (size && count > HEAP / size)
+		return NULL;
+	void *block = malloc(count * size);
+	return block ? memset(block, 0, count * size) : NULL;
+}
+
+void *realloc(void *given, size_t size) {
+	if (!given)
+		return malloc(size);
+	size_t old = *(size_t *)((char *)given - ALIGN) - ALIGN;
+	if (size <= old)
+		return given;
+	void *block = malloc(size);
+	if (block) {
+		memcpy(block, given, old);
+		free(given);
+	}
+	return block;
+}
+
+// ---- bytes in and out
 
 static void say(const char *text) {
 	if (write(2, text, strlen(text)) < 0)

@@ -146,6 +146,7 @@ fn option(out: &mut String, setting: &Setting, configurable: bool) -> std::fmt::
     let value = match setting.takes {
         Takes::Switch => String::new(),
         Takes::Value(shown) | Takes::Number(shown) => format!(" \\fI{}\\fR", escaped(shown)),
+        Takes::Optional(shown) => format!(" [\\fI{}\\fR]", escaped(shown)),
         Takes::List(shown) => format!(" \\fI{}\\fR,\\[u2026]", escaped(shown)),
         Takes::Each(shown) => format!(" \\fI{}\\fR \\[u2026]", escaped(shown)),
     };
@@ -249,6 +250,7 @@ fn example(agent: &CommandLine) -> Result<String, std::fmt::Error> {
 fn shown(setting: &Setting) -> &'static str {
     match setting.takes {
         Takes::Switch => "false",
+        Takes::Optional(_) => "true",
         Takes::Value(shown) | Takes::Number(shown) | Takes::List(shown) | Takes::Each(shown) => shown,
     }
 }

@@ -13,11 +13,13 @@
 //!    threads. What the guest prints goes to [`log`].
 //! 6. [`pod`] turns what happened into a status; [`cluster`] patches it to the API server, with events.
 //! 7. [`server`] answers the API server's questions about the pod: its logs, its state, and what it has used, which
-//!    [`metrics`] puts into words.
+//!    [`metrics`] puts into words; exec, attach and port-forward connect a client with it. [`console`] tells the person
+//!    in front of the machine.
 //!
 //! Around them: [`node`] starts and ends the rooms and speaks for the node as a whole, [`config`] holds
 //! every setting, [`command`] every sub-command, [`durable`] what must survive a power cut and the clock,
-//! [`api`] the Kubernetes objects as this agent reads them, [`outgoing`] the connections that it opens, [`x509`] what certificates say, and [`control`]
+//! [`api`] the Kubernetes objects as this agent reads them, [`outgoing`] the connections that it opens, [`x509`] what certificates say, [`own_pages`] what of this program stays in
+//! memory, and [`control`]
 //! the control thread's executor.
 //!
 //! Dependencies point one way: [`runtime`] knows no Kubernetes type, [`cluster`] knows no Wasm type,
@@ -28,6 +30,7 @@ pub mod api;
 pub mod cluster;
 pub mod command;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod durable;
 mod error_chain;
@@ -37,6 +40,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod node;
 mod outgoing;
+mod own_pages;
 pub mod pod;
 pub mod runtime;
 pub mod server;

@@ -57,6 +57,7 @@ fn the_tools_of_cp_are_what_their_source_compiles_to() {
     let made = target().join(format!("tools-{}.wasm.gz", std::process::id()));
     let built = Command::new(folder.join("build")).arg(&made).status().expect("tools/build runs");
     assert!(built.success(), "tools/build: {built}");
-    let (made, kept) = (fs::read(&made).expect("made"), fs::read(folder.join("tools.wasm.gz")).expect("kept"));
+    let (made, kept) =
+        (fs::read(&made).expect("made"), fs::read(folder.join("tools.wasm.gz")).expect("kept"));
     assert!(made == kept, "tools.c was changed: run agent/src/supervisor/tools/build");
 }

@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod certificates;
 pub mod client;
 mod clock;
+pub mod contact;
 pub mod csr;
 pub mod error;
 pub mod events;

@@ -159,6 +159,8 @@ fn shown(values: &Values, memory: u64) -> String {
             Takes::List(_) | Takes::Each(_) => Value::List(values.list(setting.name).to_vec()),
             Takes::Switch => Value::Switch(one == "true"),
             Takes::Number(_) => Value::Number(one),
+            Takes::Optional(_) if matches!(one.as_str(), "true" | "false") => Value::Switch(one == "true"),
+            Takes::Optional(_) => Value::Number(one),
             Takes::Value(_) => Value::Text(one),
         };
         if !origin.starts_with(&format!("{} in board file", setting.name)) {

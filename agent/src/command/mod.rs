@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod board;
 pub mod bootstrap;
+pub mod console;
 mod logging;
 pub mod push;
 pub mod run;
@@ -43,12 +44,16 @@ struct Command {
     run: fn(&Values) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 5] = [
+const COMMANDS: [Command; 9] = [
     Command { word: "", line: &crate::config::agent::COMMAND, run: agent::run },
     Command { word: "board", line: &board::COMMAND, run: board::run },
     Command { word: "bootstrap", line: &bootstrap::COMMAND, run: bootstrap::run },
+    Command { word: "console", line: &console::CONSOLE, run: console::console },
+    Command { word: "logs", line: &console::LOGS, run: console::logs },
+    Command { word: "pods", line: &console::PODS, run: console::pods },
     Command { word: "push", line: &push::COMMAND, run: push::run },
     Command { word: "run", line: &run::COMMAND, run: run::run },
+    Command { word: "status", line: &console::STATUS, run: console::status },
 ];
 
 /// Every command line, the agent's own first: what a manual has a page of.

@@ -9,6 +9,7 @@ use super::machine::{parse_host_path, parse_host_paths, share_memory, MIB};
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
+use crate::console;
 use crate::image::Registries;
 use crate::log;
 use crate::pod::storage::Defaults;
@@ -39,8 +40,12 @@ pub const COMMAND: CommandLine = CommandLine {
             copepod            join a cluster and run its pods\n  \
             copepod board      show what this machine is set to by its board file\n  \
             copepod bootstrap  make the bootstrap file that a new node joins with\n  \
+            copepod console    print the address of this node's page\n  \
+            copepod logs       print what a container here has printed\n  \
+            copepod pods       list the pods of this node\n  \
             copepod push       push a module to a registry\n  \
-            copepod run        run a module or a Pod manifest here, without a cluster\n\
+            copepod run        run a module or a Pod manifest here, without a cluster\n  \
+            copepod status     say how this node is\n\
             \n\
             Each has its own --help.",
     settings: SETTINGS,
@@ -167,6 +172,15 @@ const SETTINGS: &[Setting] = &[
         "Taints that the node is registered with. An empty value registers it with none.",
     ),
     number("max-pods", "N", Some("110"), "Pods that the node takes at most."),
+    Setting {
+        name: "console",
+        aliases: &[],
+        takes: Takes::Optional("PORT"),
+        default: None,
+        help: "A page about this node, for a browser on this machine or behind ssh -L, on this port of loopback [PORT \
+               is 10248 if it is left out; false: no page]. copepod console prints its address.",
+        board: true,
+    },
     kubelet_api::CLIENT_CA_FILE,
     kubelet_api::SYSTEM_LOG_DIR,
     INSECURE_REGISTRIES,
@@ -262,6 +276,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// `--secrets-at-rest`
     pub secrets_at_rest: bool,
+    /// `--console`: its port, if it is wanted.
+    pub console: Option<u16>,
     /// `--node-name`, lower-cased
     pub node_name: String,
     /// `--node-ip`
@@ -347,6 +363,7 @@ impl AgentConfig {
                 });
             }
         }
+        let console = values.parse("console", parse_console)?.flatten();
         let (memory_reserved, guest_memory) = share_memory(values, memory)?;
         let host_paths = parse_host_paths(values)?;
         let default_memory = values
@@ -359,6 +376,7 @@ impl AgentConfig {
             _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
         Ok(AgentConfig {
+            console,
             bootstrap_file: path("bootstrap-file")?,
             pod_manifest_path: path("pod-manifest-path")?,
             run_dir: path("run-dir")?.unwrap_or_else(|| match std::env::var_os("RUNTIME_DIRECTORY") {
@@ -423,6 +441,15 @@ pub(super) fn parse_number<T: std::str::FromStr + PartialOrd + std::fmt::Display
     match text.parse::<T>() {
         Ok(number) if number >= least && number <= most => Ok(number),
         _ => Err(format!("not a whole number from {least} to {most}")),
+    }
+}
+
+/// The console's port: a number, or whether it is wanted at its own.
+pub fn parse_console(text: &str) -> Result<Option<u16>, String> {
+    match text {
+        "true" => Ok(Some(console::PORT)),
+        "false" => Ok(None),
+        number => parse_number(number, 1, u16::MAX).map(Some),
     }
 }
 

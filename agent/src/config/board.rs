@@ -90,11 +90,13 @@ impl Board {
             };
             let belongs = match (takes, value) {
                 (Takes::Value(_), Value::Text(_))
-                | (Takes::Number(_), Value::Number(_))
+                | (Takes::Number(_) | Takes::Optional(_), Value::Number(_))
+                | (Takes::Optional(_), Value::Switch(_))
                 | (Takes::Switch, Value::Switch(_))
                 | (Takes::List(_), Value::List(_)) => continue,
                 (Takes::Value(_), _) => "a string",
                 (Takes::Number(_), _) => "a whole number",
+                (Takes::Optional(_), _) => "a whole number, true or false",
                 (Takes::Switch, _) => "true or false",
                 (Takes::List(_) | Takes::Each(_), _) => "a list of strings",
             };

@@ -23,6 +23,7 @@ pub fn text(command: &CommandLine) -> String {
         let value = match setting.takes {
             Takes::Switch => String::new(),
             Takes::Value(name) | Takes::Number(name) => format!(" {name}"),
+            Takes::Optional(name) => format!(" [{name}]"),
             Takes::List(name) => format!(" {name},…"),
             Takes::Each(name) => format!(" {name} …"),
         };

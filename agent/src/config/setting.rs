@@ -10,6 +10,8 @@ pub enum Takes {
     Value(&'static str),
     /// One whole number, likewise.
     Number(&'static str),
+    /// One whole number, shown likewise, or nothing but the flag.
+    Optional(&'static str),
     /// A list: commas separate, and the flag may be repeated.
     List(&'static str),
     /// One value each time that the flag is given. (Of a command line alone: no variable, no file.)

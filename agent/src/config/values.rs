@@ -153,6 +153,10 @@ impl Values {
             };
             let text = match setting.takes {
                 Takes::Switch => parser.optional_value().unwrap_or_else(|| "true".into()),
+                Takes::Optional(_) => match parser.optional_value() {
+                    Some(text) => text,
+                    None => number_after(&mut parser).unwrap_or_else(|| "true".into()),
+                },
                 Takes::Value(_) | Takes::Number(_) | Takes::List(_) | Takes::Each(_) => {
                     parser.value().map_err(broken)?
                 }
@@ -305,6 +309,14 @@ fn take_board(
         let origin = format!("{field} in board file {}", board.name);
         values.entry(setting.name).or_insert((origin, list));
     }
+}
+
+/// The next argument, if it is a number: no flag, and no operand of a command whose flag may have one.
+fn number_after(parser: &mut lexopt::Parser) -> Option<OsString> {
+    let mut left = parser.try_raw_args()?;
+    let is_number = |text: &std::ffi::OsStr| text.to_str().is_some_and(|text| text.parse::<u64>().is_ok());
+    left.peek().filter(|text| is_number(text))?;
+    left.next()
 }
 
 fn split_list(text: &str) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -32,8 +32,8 @@ pub struct Sources {
     pub host: Host,
     /// Where the data is.
     pub data_dir: PathBuf,
-    /// Of requests to the API server.
-    pub client: Client,
+    /// Of requests to the API server, once the node has joined.
+    pub client: Arc<OnceLock<Client>>,
     /// Of certificates.
     pub certificates: Arc<CertificateEnds>,
 }
@@ -54,8 +54,8 @@ impl Sources {
                 failed,
                 guest_memory: self.runtime.memory(),
                 guest_memory_limit: self.runtime.memory_limit(),
-                api_server: self.client.server().authority(),
-                requests: self.client.answered(),
+                api_server: self.client.get().map(|client| client.server().authority()).unwrap_or_default(),
+                requests: self.client.get().map(Client::answered).unwrap_or_default(),
                 client_certificate: self.certificates.client(),
                 serving_certificate: self.certificates.serving(),
             },

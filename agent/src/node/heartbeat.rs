@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::Timer;
@@ -13,6 +14,7 @@ use serde_json::{json, Value};
 use super::host::{Host, Left};
 use super::object::{conditions, Pressures};
 use crate::api::{ContainerImage, Node, NodeAddress, NodeCondition, ObjectReference};
+use crate::cluster::contact::{Contact, Standing};
 use crate::cluster::error::{ApiError, Outage};
 use crate::cluster::events::Recorder;
 use crate::cluster::lease::Lease;
@@ -46,6 +48,8 @@ pub struct Heartbeat {
     pub store: Store,
     /// For the node's own events.
     pub recorder: Recorder,
+    /// Told whether the lease is renewed.
+    pub contact: Arc<Contact>,
     /// Told when the node is at another address, if it is to follow its connections.
     pub moved: Option<Moved>,
 }
@@ -91,8 +95,14 @@ impl Heartbeat {
             .await;
             match renewed {
                 // Meanwhile a controller has called the node's conditions unknown, perhaps: said anew, they hold.
-                Ok(()) => again = lease_outage.over("renewing the node's lease"),
-                Err(error) => lease_outage.report("renewing the node's lease", &error),
+                Ok(()) => {
+                    self.contact.set(Standing::Connected);
+                    again = lease_outage.over("renewing the node's lease");
+                }
+                Err(error) => {
+                    self.contact.set(Standing::Away(error.to_string()));
+                    lease_outage.report("renewing the node's lease", &error);
+                }
             }
             match told {
                 Ok(false) => {}

@@ -13,7 +13,7 @@ pub mod watchdog;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_io::Timer;
@@ -22,6 +22,7 @@ use futures_lite::FutureExt;
 use crate::api::{ObjectReference, Pod};
 use crate::cluster::bootstrap::{join, JoinError, Joining};
 use crate::cluster::certificates::{CertificateError, CertificateFolder};
+use crate::cluster::contact::{Contact, Standing};
 use crate::cluster::events::Recorder;
 use crate::cluster::identity::ClientIdentity;
 use crate::cluster::kubeconfig::Kubeconfig;
@@ -43,11 +44,12 @@ use crate::supervisor::{
     Awaited, ByHand, Deaths, PodEvent, Ports, Setup, Supervisor, SystemClock, WasmWorkshop,
 };
 use crate::volume::Volumes;
-use crate::{control, durable, manifest};
+use crate::{console, control, durable, manifest, own_pages};
 use figures::Sources;
 use heartbeat::{Heartbeat, Moved};
 use host::Host;
 use kubelet_api::{KubeletApi, Membership};
+use pods_view::NodeView;
 use service_manager::ServiceManager;
 use signals::Signals;
 use watchdog::Watchdogs;
@@ -212,7 +214,22 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     });
     // Before the cluster is reached, whose clock, network or certificates may be away for long.
     supervisor.resume().await;
-    let mut tasks = vec![follow_manifests(config, &supervisor, pod_api.mirrors())];
+    let mut tasks =
+        vec![follow_manifests(config, &supervisor, pod_api.mirrors()), control::spawn(own_pages::keep_few())];
+    let (joined, ends) = (Arc::<OnceLock<Client>>::default(), Arc::<CertificateEnds>::default());
+    let view = Arc::new(NodeView(Sources {
+        supervisor: supervisor.clone(),
+        runtime,
+        node: config.node_name.clone(),
+        host: host.clone(),
+        data_dir: data.clone(),
+        client: joined.clone(),
+        certificates: ends.clone(),
+    }));
+    let contact = Arc::<Contact>::default();
+    contact.set(if alone { Standing::Alone } else { Standing::Joining });
+    let told = console::Context { pods: view.clone(), logs: logs.clone(), contact: contact.clone() };
+    tasks.extend(console::start(data, config.console, told));
     // In a cluster the one that pods of an earlier life had is more likely right.
     let known = !alone && supervisor.knows_address();
     let finding = control::spawn(find_own_address(facts, supervisor.clone(), known));
@@ -235,6 +252,8 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     .await?;
     let recorder = Recorder::start(client.clone(), &config.node_name);
     pod_api.join(client.clone(), recorder.clone());
+    // Joined once.
+    let _ = joined.set(client.clone());
     let address = own_address(config, &client, manager).await?;
     // Static pods, and those of an earlier life, needed none that leads to the API server.
     drop(finding);
@@ -242,16 +261,6 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
     let facts = object::facts(&node, config.port);
     supervisor.set_node(facts.clone());
     // The port is bound before the node is registered: what cannot be served is not offered.
-    let ends = Arc::<CertificateEnds>::default();
-    let view = Arc::new(pods_view::NodeView(Sources {
-        supervisor: supervisor.clone(),
-        runtime,
-        node: config.node_name.clone(),
-        host: host.clone(),
-        data_dir: data.clone(),
-        client: client.clone(),
-        certificates: ends.clone(),
-    }));
     let api = KubeletApi::start(config, address, &client, view, logs.clone())?;
     manager.status(&format!("registering node {} with {}", config.node_name, client.server().authority()));
     let registered = register(&client, &node).await;
@@ -277,6 +286,7 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         data_dir: data.clone(),
         store,
         recorder,
+        contact,
         // A given address stays.
         moved: config.node_ip.is_none().then_some(moved),
     };

@@ -1,7 +1,6 @@
 //! One connection: the handshake, then HTTP/1.1 requests, each within its limits.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +12,11 @@ use futures_rustls::TlsAcceptor;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use rustls::pki_types::CertificateDer;
-use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::answer::{self, Body};
 use super::authz::Refused;
+use super::http1::{self, Handler};
 use super::strangers::Stranger;
 use super::{request, routes, Connection, Server};
 
@@ -28,15 +25,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may exist before its first request has been authenticated. A stranger who
 /// sends a byte a minute is gone then.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may wait for the next request, and that request's header take: the kubelet's
-/// IdleTimeout, which is that of Go's client as well.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// Bytes of a request's line and headers. The command of an exec is in its line.
-const MAX_HEADER: usize = 32 * 1024;
-/// Headers of a request.
-const MAX_HEADERS: usize = 64;
-/// Bytes that a connection buffers on each side of HTTP, and what TLS holds back for a slow reader.
-const MAX_BUFFER: usize = 32 * 1024;
+/// Bytes that TLS holds back for a slow reader.
 const MAX_TLS_BUFFER: usize = 16 * 1024;
 
 /// A request, and what its connection becomes after it.
@@ -94,23 +83,15 @@ async fn requests(server: Arc<Server>, stream: TlsStream<Connection>, known: Arc
     };
     let after: Arc<After> = Arc::default();
     let becomes = after.clone();
-    let service = service_fn(move |mut request| {
+    let handler: Handler = Arc::new(move |mut request| {
         let (server, chain, known) = (server.clone(), chain.clone(), known.clone());
         let after = becomes.clone();
-        async move {
+        Box::pin(async move {
             let mut asking = Asking { request: &mut request, after: &after };
-            Ok::<_, Infallible>(server.answer(&mut asking, &chain, &known).await)
-        }
+            server.answer(&mut asking, &chain, &known).await
+        })
     });
-    let connection = http1::Builder::new()
-        .timer(SmolTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_header_size(MAX_HEADER)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_BUFFER)
-        .serve_connection(FuturesIo::new(stream), service)
-        .with_upgrades();
-    if let Err(error) = future::or(connection, stranger).await {
+    if let Err(error) = future::or(http1::serve(Box::new(stream), handler), stranger).await {
         log::debug!("a connection to the kubelet API broke: {error}");
     }
     let session = after.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -11,15 +11,16 @@
 //! What the routes tell comes from [`PodsView`] and from the logs. Nobody gets past 1 and 2: a failure
 //! there is a refusal. Every connection, buffer, cache and wait has its limit where it is used.
 
-mod answer;
+pub mod answer;
 mod authn;
 mod authz;
 mod cache;
 mod connection;
+pub mod http1;
 pub mod listen;
-mod request;
+pub mod request;
 mod review;
-mod routes;
+pub mod routes;
 pub mod self_signed;
 mod strangers;
 mod streams;
@@ -95,12 +96,25 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         rates: Rates::default(),
         context,
     });
-    let mut tasks = FuturesUnordered::new();
     let mut strangers = strangers::Strangers::default();
+    each(connections, MAX_CONNECTIONS, "the kubelet API", |connection| {
+        control::spawn(connection::handle(server.clone(), connection, strangers.admit()))
+    })
+    .await;
+}
+
+/// Gives each connection to `handle`, which serves it; at most so many at a time.
+pub async fn each(
+    connections: impl Stream<Item = io::Result<Connection>>,
+    most: usize,
+    what: &str,
+    mut handle: impl FnMut(Connection) -> control::Task<()>,
+) {
+    let mut tasks = FuturesUnordered::new();
     let mut failing = false;
     pin!(connections);
     loop {
-        while tasks.len() >= MAX_CONNECTIONS {
+        while tasks.len() >= most {
             tasks.next().await;
         }
         let ended = async {
@@ -110,11 +124,11 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         match future::or(connections.next(), ended).await {
             Some(Ok(connection)) => {
                 failing = false;
-                tasks.push(control::spawn(connection::handle(server.clone(), connection, strangers.admit())));
+                tasks.push(handle(connection));
             }
             Some(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    log::warn!("the kubelet API cannot accept a connection: {error}; it goes on trying");
+                    log::warn!("{what} cannot accept a connection: {error}; it goes on trying");
                 }
                 Timer::after(ACCEPT_PAUSE).await;
             }

@@ -4,14 +4,15 @@
 use std::borrow::Cow;
 
 /// The decoded path; nothing when its percent-encoding is broken or it is not UTF-8.
-pub(super) fn path(raw: &str) -> Option<Cow<'_, str>> {
+pub fn path(raw: &str) -> Option<Cow<'_, str>> {
     decode(raw, false)
 }
 
 /// The names and values of a query, decoded. Nothing when its encoding is broken.
-pub(super) struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// Reads a query.
     pub fn parse(raw: &str) -> Option<Query> {
         let pair = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

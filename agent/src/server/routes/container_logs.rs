@@ -1,17 +1,18 @@
 //! `/containerLogs/{namespace}/{pod}/{container}`: what `kubectl logs` reads.
 
 use std::io;
+use std::sync::Arc;
 
-use async_lock::SemaphoreGuardArc;
+use async_lock::{Semaphore, SemaphoreGuardArc};
 use futures_lite::stream;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::durable::clock::Now;
-use crate::log::{ReadOptions, Reader};
+use crate::log::{Logs, ReadOptions, Reader};
 use crate::server::answer::{self, Body};
 use crate::server::request::Query;
-use crate::server::{LogRefusal, Server};
+use crate::server::{LogRefusal, PodsView};
 
 /// Logs being read at one time, followed or not. With a slow reader each costs some 100 KiB.
 pub(in crate::server) const MAX_LOG_STREAMS: usize = 64;
@@ -32,8 +33,19 @@ enum BadQuery {
     Invalid,
 }
 
-pub(super) async fn get(
-    server: &Server,
+/// Where logs are, and how many may be read at a time.
+pub struct Sources<'s> {
+    /// The pods.
+    pub pods: &'s dyn PodsView,
+    /// Their logs.
+    pub logs: &'s Logs,
+    /// A turn for each that is read.
+    pub turns: &'s Arc<Semaphore>,
+}
+
+/// The log of one container, as the query asks for it.
+pub async fn get(
+    sources: Sources<'_>,
     namespace: &str,
     pod: &str,
     container: &str,
@@ -48,7 +60,7 @@ pub(super) async fn get(
             return answer::text(StatusCode::UNPROCESSABLE_ENTITY, r#"{"message": "Invalid request."}"#)
         }
     };
-    let target = match server.context.pods.container_log(namespace, pod, container, options.previous) {
+    let target = match sources.pods.container_log(namespace, pod, container, options.previous) {
         Ok(target) => target,
         Err(refusal) => return refused(&refusal, pod, container),
     };
@@ -57,12 +69,11 @@ pub(super) async fn get(
             format!("unable to return the given log stream: {stream:?}. This node serves \"All\" only");
         return answer::text(StatusCode::BAD_REQUEST, text);
     }
-    let Some(turn) = server.log_streams.try_acquire_arc() else {
-        let text =
-            format!("{MAX_LOG_STREAMS} logs are being read from this node; try again when one has ended");
+    let Some(turn) = sources.turns.try_acquire_arc() else {
+        let text = "as many logs as this node gives out are being read from it; try again when one has ended";
         return answer::text(StatusCode::TOO_MANY_REQUESTS, text);
     };
-    match server.context.logs.read(&target.pod, &target.container, target.restart, options.read).await {
+    match sources.logs.read(&target.pod, &target.container, target.restart, options.read).await {
         Ok(reader) => answer::stream(pieces(reader, turn)),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;

@@ -1,7 +1,7 @@
 //! Which route answers, once it is settled that the client may ask.
 
 mod configz;
-mod container_logs;
+pub mod container_logs;
 mod healthz;
 mod metrics;
 mod pods;
@@ -26,7 +26,9 @@ pub(super) async fn answer(server: &Server, asking: &mut Asking<'_>, path: &str)
     let pods = server.context.pods.as_ref();
     match (segments.as_slice(), &method) {
         (["containerLogs", namespace, pod, container], &Method::GET) => {
-            container_logs::get(server, namespace, pod, container, query).await
+            let sources =
+                container_logs::Sources { pods, logs: &server.context.logs, turns: &server.log_streams };
+            container_logs::get(sources, namespace, pod, container, query).await
         }
         (["healthz"], &Method::GET) => healthz::all(query),
         (["healthz", check], &Method::GET) => healthz::one(check),

@@ -1,6 +1,5 @@
 //! The request that ends HTTP on its connection: what the client can speak, and the answer.
 
-use futures_rustls::server::TlsStream;
 use futures_util::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue, CONNECTION, UPGRADE};
 use http::{HeaderMap, Response, StatusCode};
@@ -124,8 +123,8 @@ pub(in crate::server) fn upgrade(
     let upgrading = hyper::upgrade::on(&mut *asking.request);
     asking.then(Box::pin(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        let Ok(parts) = upgraded.downcast::<FuturesIo<TlsStream<Connection>>>() else { return };
-        let (source, sink) = halves(Box::new(parts.io.into_inner()), parts.read_buf);
+        let Ok(parts) = upgraded.downcast::<FuturesIo<Connection>>() else { return };
+        let (source, sink) = halves(parts.io.into_inner(), parts.read_buf);
         session(source, sink).await;
     }));
     response

@@ -189,8 +189,7 @@ fn data_dir(values: &Values) -> Result<PathBuf, UsageError> {
 
 /// The agent's own settings, as it would find them without a flag.
 fn agent_values() -> Result<Values, UsageError> {
-    let none = std::iter::empty::<OsString>();
-    match Values::collect(&agent::COMMAND, none, variable, Path::new(DEVICE_TREE))? {
+    match Values::collect(&agent::COMMAND, Vec::<OsString>::new(), variable, Path::new(DEVICE_TREE))? {
         Parsed::Run(values) => Ok(values),
         Parsed::Help | Parsed::Version => Ok(Values::default()),
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use async_io::Async;
 use async_lock::Semaphore;
-use futures_lite::{stream, Stream};
+use futures_lite::stream;
 use http::header::{
     HeaderName, HeaderValue, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HOST, LOCATION,
     REFERRER_POLICY, SET_COOKIE,
@@ -33,8 +33,8 @@ use crate::log::Logs;
 use crate::server::answer::{self, Body};
 use crate::server::http1::{serve, Handler};
 use crate::server::request::{self, Query};
-use crate::server::routes::container_logs;
-use crate::server::{each, listen, Connection, PodsView};
+use crate::server::routes::{self, container_logs};
+use crate::server::{each, listen, Connection, Connections, PodsView};
 
 /// The port that `--console` means without one: where a kubelet answers `/healthz`.
 pub const PORT: u16 = 10248;
@@ -96,34 +96,28 @@ pub fn start(data_dir: &Path, port: Option<u16>, context: Context) -> Vec<Task<(
     tasks
 }
 
-fn socket_connections(
-    listener: Async<UnixListener>,
-) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
-    stream::unfold(listener, |listener| async move {
+fn socket_connections(listener: Async<UnixListener>) -> Connections {
+    Box::pin(stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(stream, _)| Box::new(stream) as Connection);
         Some((accepted, listener))
-    })
+    }))
 }
 
-fn spawn(
-    console: Arc<Console>,
-    connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
-    visitor: Visitor,
-) -> Task<()> {
+fn spawn(console: Arc<Console>, connections: Connections, visitor: Visitor) -> Task<()> {
     let handler: Handler = Arc::new(move |request| {
         let (console, visitor) = (console.clone(), visitor.clone());
         Box::pin(async move { console.answer(&request, &visitor).await })
     });
     control::spawn(async move {
-        each(Box::pin(connections), MAX_CONNECTIONS, "the console", |connection| {
+        let serve = move |connection| {
             let handler = handler.clone();
             control::spawn(async move {
                 if let Err(error) = serve(connection, handler).await {
                     log::debug!("a connection to the console broke: {error}");
                 }
             })
-        })
-        .await;
+        };
+        each(connections, MAX_CONNECTIONS, "the console", Box::new(serve)).await;
     })
 }
 
@@ -171,9 +165,7 @@ impl Console {
             // A pod's spec may hold what is nobody's to see but its owner's.
             ["pods"] if matches!(visitor, Visitor::Anybody(_)) => answer::not_found(),
             ["pods"] if as_text => answer::text(StatusCode::OK, self.status().pods()),
-            ["pods"] => answer::json(
-                &serde_json::json!({"kind": "PodList", "apiVersion": "v1", "items": pods.pods()}),
-            ),
+            ["pods"] => routes::pods::get(pods),
             ["logs", namespace, pod, container] => {
                 let logs = &self.context.logs;
                 let sources = container_logs::Sources { pods, logs, turns: &self.log_streams };

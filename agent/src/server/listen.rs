@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use async_io::Async;
-use futures_lite::{stream, Stream};
+use futures_lite::stream;
 
-use super::Connection;
+use super::{Connection, Connections};
 
 /// A client that is silent this long is asked whether it is still there, then each
 /// [`KEEPALIVE_INTERVAL`], and is given up after [`KEEPALIVE_PROBES`] without an answer: a follower of a
@@ -26,8 +26,8 @@ pub fn bind(address: SocketAddr) -> io::Result<Async<TcpListener>> {
 }
 
 /// The connections that come to a port.
-pub fn connections(listener: Async<TcpListener>) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold(listener, |listener| async move {
+pub fn connections(listener: Async<TcpListener>) -> Connections {
+    Box::pin(stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(stream, _)| {
             if let Err(error) = tune(stream.get_ref()) {
                 log::debug!("a connection goes on without its socket options: {error}");
@@ -35,7 +35,7 @@ pub fn connections(listener: Async<TcpListener>) -> impl Stream<Item = io::Resul
             Box::new(stream) as Connection
         });
         Some((accepted, listener))
-    })
+    }))
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {

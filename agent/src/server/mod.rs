@@ -29,12 +29,13 @@ mod view;
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::Timer;
 use async_lock::Semaphore;
-use futures_lite::{future, pin, AsyncRead, AsyncWrite, Stream, StreamExt};
+use futures_lite::{future, AsyncRead, AsyncWrite, Stream, StreamExt};
 use futures_util::stream::FuturesUnordered;
 
 use crate::control;
@@ -52,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A stream of bytes to a client, TLS not yet begun.
 pub type Connection = Box<dyn ByteStream>;
+
+/// Connections as they come.
+pub type Connections = Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>>;
 
 /// What a connection can be made of.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -87,7 +91,7 @@ struct Server {
 
 /// Serves each connection that comes until there are no more, on the control thread's executor.
 /// Dropping the future ends every connection.
-pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, context: ServerContext) {
+pub async fn serve(connections: Connections, context: ServerContext) {
     let server = Arc::new(Server {
         authenticator: authn::Authenticator::new(context.tls.client_ca(), context.reviewer.clone()),
         authorizer: authz::Authorizer::new(context.node_name.clone(), context.reviewer.clone()),
@@ -97,22 +101,20 @@ pub async fn serve(connections: impl Stream<Item = io::Result<Connection>>, cont
         context,
     });
     let mut strangers = strangers::Strangers::default();
-    each(connections, MAX_CONNECTIONS, "the kubelet API", |connection| {
-        control::spawn(connection::handle(server.clone(), connection, strangers.admit()))
-    })
-    .await;
+    let handle =
+        move |connection| control::spawn(connection::handle(server.clone(), connection, strangers.admit()));
+    each(connections, MAX_CONNECTIONS, "the kubelet API", Box::new(handle)).await;
 }
 
 /// Gives each connection to `handle`, which serves it; at most so many at a time.
 pub async fn each(
-    connections: impl Stream<Item = io::Result<Connection>>,
+    mut connections: Connections,
     most: usize,
     what: &str,
-    mut handle: impl FnMut(Connection) -> control::Task<()>,
+    mut handle: Box<dyn FnMut(Connection) -> control::Task<()> + Send>,
 ) {
     let mut tasks = FuturesUnordered::new();
     let mut failing = false;
-    pin!(connections);
     loop {
         while tasks.len() >= most {
             tasks.next().await;

@@ -4,7 +4,7 @@ mod configz;
 pub mod container_logs;
 mod healthz;
 mod metrics;
-mod pods;
+pub mod pods;
 mod streams;
 mod system_logs;
 

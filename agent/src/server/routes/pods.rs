@@ -19,7 +19,8 @@ struct PodList<'p> {
 #[derive(Serialize)]
 struct Metadata {}
 
-pub(super) fn get(pods: &dyn PodsView) -> Response<Body> {
+/// All pods of the node.
+pub fn get(pods: &dyn PodsView) -> Response<Body> {
     list(&pods.pods())
 }
 

@@ -112,7 +112,7 @@ fn a_port_is_served_as_any_stream_is() {
         let address = listener.get_ref().local_addr().unwrap();
         assert!(listen::bind(address).unwrap_err().to_string().contains("cannot listen on"));
         let connections = listen::connections(listener);
-        pin!(connections);
+        let mut connections = connections;
         let client = Async::<std::net::TcpStream>::connect(address);
         let (client, accepted) = future::zip(client, connections.next()).await;
         let (mut client, mut accepted) = (client.unwrap(), accepted.unwrap().unwrap());

@@ -208,7 +208,7 @@ impl Bed {
             configz: json!({"kubeletconfig": {}}),
         };
         let (connect, connections) = async_channel::unbounded();
-        let server = control::spawn(serve(connections, context));
+        let server = control::spawn(serve(Box::pin(connections), context));
         Bed { authority, cluster, tls, logs, root, serving, connect, server }
     }
 

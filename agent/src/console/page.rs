@@ -53,7 +53,8 @@ fn write(page: &mut String, status: &Status) -> std::fmt::Result {
     for row in status.rows() {
         let well = matches!(row.status.as_str(), "Running" | "Completed" | "Succeeded");
         let class = if well { "well" } else { "ill" };
-        let (name, word) = (escaped(&format!("{}/{}", row.namespace, row.name)), escaped(&row.status));
+        let name = format!("{}/<wbr>{}", escaped(row.namespace), escaped(row.name));
+        let word = escaped(&row.status);
         write!(
             page,
             "<tr><td>{name}<td>{}<td class={class}>{word}<td>{}<td>{}",

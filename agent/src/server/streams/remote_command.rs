@@ -67,6 +67,7 @@ type Streams = [u32; TYPES.len()];
 enum Receiver {
     Spdy {
         reader: Box<spdy::Reader>,
+        writer: Arc<spdy::Writer>,
         streams: Streams,
         /// This one ends, and that was not said yet.
         ended: Option<u8>,
@@ -154,7 +155,8 @@ async fn open(
             let writer = Arc::new(spdy::Writer::new(sink.clone(), false));
             let mut reader = Box::new(spdy::Reader::new(Source::Plain(source), writer.clone()));
             let streams = opened(&mut reader, &writer, wanted).await?;
-            Ok((Receiver::Spdy { reader, streams, ended: None }, Sender::Spdy { writer, streams }))
+            let receiver = Receiver::Spdy { reader, writer: writer.clone(), streams, ended: None };
+            Ok((receiver, Sender::Spdy { writer, streams }))
         }
         Protocol::WebSocket { status } => {
             let first = match wanted {
@@ -334,22 +336,27 @@ impl Receiver {
     async fn next(&mut self) -> io::Result<Option<Said<'_>>> {
         match self {
             Receiver::Spdy { ended: ended @ Some(_), .. } => Ok(ended.take().map(Said::End)),
-            Receiver::Spdy { reader, streams, ended } => {
+            Receiver::Spdy { reader, writer, streams, ended } => {
                 let channel = |id| {
                     let at = streams.iter().position(|stream| *stream == id);
                     at.and_then(|at| u8::try_from(at).ok())
                 };
-                Ok(reader.next().await?.map(|frame| match frame {
-                    spdy::Frame::Data { id, bytes, fin } => match channel(id) {
+                Ok(match reader.next().await? {
+                    None => None,
+                    Some(spdy::Frame::Data { id, bytes, fin }) => Some(match channel(id) {
                         Some(channel) => {
                             *ended = fin.then_some(channel);
                             Said::Data(channel, bytes)
                         }
                         None => Said::Nothing,
-                    },
-                    spdy::Frame::Reset { id } => channel(id).map_or(Said::Nothing, Said::End),
-                    spdy::Frame::Open { .. } => Said::Nothing,
-                }))
+                    }),
+                    Some(spdy::Frame::Reset { id }) => Some(channel(id).map_or(Said::Nothing, Said::End)),
+                    // One that it has no use for here (a resize, where there is no terminal), and waits for.
+                    Some(spdy::Frame::Open { id, .. }) => {
+                        writer.reply(id).await?;
+                        Some(Said::Nothing)
+                    }
+                })
             }
             Receiver::WebSocket(reader) => Ok(reader.on_channel().await?.map(|said| match said {
                 (Some(END), [ended, ..]) => Said::End(*ended),

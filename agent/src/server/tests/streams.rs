@@ -305,15 +305,15 @@ fn exec_by_spdy_answers_each_stream_and_ends_them_all() {
             tunnel.read_exact(&mut rest).await.unwrap();
             assert_eq!(rest[3], id);
         }
-        tunnel
-            .write_all(&[data(3, 0, b"hello"), control_frame(6, &[0, 0, 0, 1]), data(3, 1, b"")].concat())
-            .await
-            .unwrap();
+        // A stream that nobody waits for here is taken all the same.
+        let late = syn(9, &[("streamtype", "resize")]);
+        let ping = control_frame(6, &[0, 0, 0, 1]);
+        tunnel.write_all(&[data(3, 0, b"hello"), ping, late, data(3, 1, b"")].concat()).await.unwrap();
         let (streams, kinds) = frames(&mut tunnel, |_, _| false).await;
         assert_eq!(streams[&5], b"hello");
         assert_eq!(status(&streams[&1])["status"], "Success");
-        // The ping; each stream reset; the end.
-        assert_eq!(kinds, [6, 3, 3, 3, 3, 7]);
+        // The ping; the late stream; each that was used reset; the end.
+        assert_eq!(kinds, [6, 2, 3, 3, 3, 3, 7]);
     });
 }
 

@@ -30,8 +30,10 @@ const END: u8 = 255;
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client that has everything has to close.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to read how it ended, after all that it has not read yet.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an attached container whose output is at its end has to end itself.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a client is asked whether it is there, while its instance does not read what it has sent.
 const PING_PAUSE: Duration = Duration::from_secs(10);
 /// Bytes that are read of an instance's output at a time.
@@ -132,7 +134,11 @@ async fn connect(
     if matches!(outcome, Outcome::Gone) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    sender.finish(&outcome, wanted).await?;
+    let late = async {
+        Timer::after(END_TIMEOUT).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    future::or(sender.finish(&outcome, wanted), late).await?;
     sink.close().await;
     // What the client still sends is read: to close on it would take from it what it has not read yet.
     let read = async { while receiver.next().await.is_ok_and(|said| said.is_some()) {} };
@@ -210,7 +216,7 @@ async fn relay(receiver: &mut Receiver, sender: &Sender, wanted: Wanted, session
         }
         // The container has closed its output, or it was taken from a client who did not read it.
         let late = async {
-            Timer::after(END_TIMEOUT).await;
+            Timer::after(EXIT_TIMEOUT).await;
             Outcome::Failed("the output has ended for this client, who did not keep up with it".to_owned())
         };
         future::or(exit, late).await
@@ -338,7 +344,7 @@ impl Receiver {
             Receiver::Spdy { ended: ended @ Some(_), .. } => Ok(ended.take().map(Said::End)),
             Receiver::Spdy { reader, writer, streams, ended } => {
                 let channel = |id| {
-                    let at = streams.iter().position(|stream| *stream == id);
+                    let at = streams.iter().position(|stream| *stream == id && id != 0);
                     at.and_then(|at| u8::try_from(at).ok())
                 };
                 Ok(match reader.next().await? {

@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod bed;
 pub mod board;
+pub mod card;
 pub mod cluster;
 pub mod debian;
 pub mod guests;

@@ -1,0 +1,143 @@
+//! A card that cross/image has made, in an emulated machine: what a person does with it, and what the power does.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{bed::process::Process, board::Machine, Bed};
+
+/// How long it may take until the agent starts: 4 s on an idle core.
+const BOOT: Duration = Duration::from_secs(120);
+/// Where the partitions are in the image, in MiB: their starts, and the end of the first.
+const BOOT_AT: u64 = 1;
+/// The card's size: larger than its image, as cards are.
+const CARD: u64 = 512 << 20;
+
+/// A card, in the machine or out of it.
+#[derive(Debug)]
+pub struct Card {
+    file: PathBuf,
+    address: &'static str,
+    process: Option<Process>,
+    boots: u32,
+}
+
+impl Card {
+    /// A new card, with nothing dropped on it.
+    #[track_caller]
+    pub fn flashed(bed: &Bed, name: &str, address: &'static str) -> Card {
+        let image = bed.folder().join(format!("{name}.img"));
+        let mut command = Command::new(crate::tools::root().join("cross/image"));
+        command.args(["virt", &image.to_string_lossy()]).env("COPEPOD_BIN", Machine::Arm64.agent());
+        run(command);
+        let file = fs::File::options().write(true).open(&image).expect("the image is there");
+        file.set_len(CARD).expect("a card is larger");
+        Card { file: image, address, process: None, boots: 0 }
+    }
+
+    /// The partition that any computer reads, as mtools are told of it.
+    fn partition(&self) -> String {
+        format!("{}@@{BOOT_AT}M", self.file.display())
+    }
+
+    /// Puts a file onto the partition that any computer reads.
+    #[track_caller]
+    pub fn drop_file(&self, from: &Path, name: &str) {
+        let mut command = Command::new("mcopy");
+        command.args(["-o", "-i", &self.partition()]).arg(from).arg(format!("::{name}"));
+        run(command);
+    }
+
+    /// What is on that partition.
+    #[track_caller]
+    pub fn dropped(&self) -> String {
+        let mut command = Command::new("mdir");
+        command.args(["-b", "-i", &self.partition(), "::"]);
+        run(command)
+    }
+
+    /// The bytes of the whole card.
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.file).expect("the card is there")
+    }
+
+    /// Spoils the data partition.
+    pub fn lose_data(&self) {
+        use std::os::unix::fs::FileExt;
+        let file = fs::File::options().write(true).open(&self.file).expect("the card is there");
+        // As cross/image lays it: after the first partition of 128 MiB.
+        file.write_all_at(&vec![0; 1 << 20], (BOOT_AT + 128) << 20).expect("it can be written");
+    }
+
+    /// Gives it power, with the kernel and the system that are on it, as a board's firmware does; returns when the agent
+    /// starts.
+    #[track_caller]
+    pub fn boot(&mut self, bed: &Bed) {
+        self.boots += 1;
+        let folder = bed.folder().join(format!("firmware-{}", self.boots));
+        fs::create_dir_all(&folder).expect("the bed's folder is writable");
+        let mut command = Command::new("mcopy");
+        command.args(["-o", "-i", &self.partition(), "::kernel", "::system"]).arg(&folder);
+        run(command);
+        let mut command = bed.command("qemu-system-aarch64");
+        command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256"]);
+        command.arg("-kernel").arg(folder.join("kernel")).arg("-initrd").arg(folder.join("system"));
+        command.args(["-append", "console=ttyAMA0 quiet panic=-1", "-nodefaults", "-no-reboot"]);
+        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.args(["-device", "virtio-rng-device"]);
+        command.args(["-drive", &format!("if=none,id=card,format=raw,file={}", self.file.display())]);
+        command.args(["-device", "virtio-blk-device,drive=card"]);
+        let forward = format!("hostfwd=tcp:{}:10250-:10250", self.address);
+        command.args(["-netdev", &format!("user,id=net,{forward}")]);
+        command.args(["-device", "virtio-net-device,netdev=net"]);
+        self.process = Some(bed.spawn(&format!("card-{}", self.boots), command));
+        self.wait_for_line(bed, BOOT, &["card:", "starting copepod as"]);
+    }
+
+    /// Everything on its serial console since it was given power.
+    pub fn console(&self) -> String {
+        self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// Waits for a line of the console that holds every one of `words`, and gives it.
+    #[track_caller]
+    pub fn wait_for_line(&self, bed: &Bed, limit: Duration, words: &[&str]) -> String {
+        bed.wait_for(&format!("a line on the card's console with {words:?}"), limit, || {
+            self.console()
+                .lines()
+                .find(|line| words.iter().all(|word| line.contains(word)))
+                .map(str::to_owned)
+        })
+    }
+
+    /// Takes its power, and checks what that has left: nothing that a journal or a check at the start does not mend.
+    #[track_caller]
+    pub fn cut_power(&mut self) {
+        // It is killed.
+        self.process = None;
+        let fat = self.file.with_extension("fat");
+        let data = self.file.with_extension("data");
+        let card = self.bytes();
+        let at = |mib: u64| usize::try_from(mib << 20).expect("it fits");
+        fs::write(&fat, &card[at(BOOT_AT)..at(BOOT_AT + 128)]).expect("the folder is writable");
+        fs::write(&data, &card[at(BOOT_AT + 128)..]).expect("the folder is writable");
+        let mut command = Command::new("/sbin/fsck.fat");
+        command.arg("-n").arg(&fat);
+        run(command);
+        // The journal first, as a mount would.
+        let mut command = Command::new("/sbin/e2fsck");
+        command.args(["-fp", &data.to_string_lossy()]);
+        let ended = command.status().expect("e2fsck runs");
+        assert!(ended.code().is_some_and(|code| code <= 1), "the data partition: e2fsck ended with {ended}");
+    }
+}
+
+#[track_caller]
+fn run(mut command: Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -11,8 +11,13 @@ use crate::{bed::process::Process, board::Machine, Bed};
 
 /// How long it may take until the agent starts: 4 s on an idle core.
 const BOOT: Duration = Duration::from_secs(120);
-/// Where the partitions are in the image, in MiB: their starts, and the end of the first.
+/// How long an upgrade may take until the restart, or a new system until it is given up.
+const RESTART: Duration = Duration::from_secs(180);
+/// The device tree of the board that the emulator's raspi3b is.
+const TREE: &str = "bcm2837-rpi-3-b.dtb";
+/// Where the partitions are in the image, in MiB.
 const BOOT_AT: u64 = 1;
+const DATA_AT: u64 = 193;
 /// The card's size: larger than its image, as cards are.
 const CARD: u64 = 512 << 20;
 
@@ -20,6 +25,8 @@ const CARD: u64 = 512 << 20;
 #[derive(Debug)]
 pub struct Card {
     file: PathBuf,
+    /// As cross/image calls it.
+    board: &'static str,
     address: &'static str,
     process: Option<Process>,
     boots: u32,
@@ -28,14 +35,28 @@ pub struct Card {
 impl Card {
     /// A new card, with nothing dropped on it.
     #[track_caller]
-    pub fn flashed(bed: &Bed, name: &str, address: &'static str) -> Card {
-        let image = bed.folder().join(format!("{name}.img"));
-        let mut command = Command::new(crate::tools::root().join("cross/image"));
-        command.args(["virt", &image.to_string_lossy()]).env("COPEPOD_BIN", Machine::Arm64.agent());
-        run(command);
+    pub fn flashed(bed: &Bed, board: &'static str, name: &str, address: &'static str) -> Card {
+        let image = make(bed, board, name, &Machine::Arm64.agent());
         let file = fs::File::options().write(true).open(&image).expect("the image is there");
         file.set_len(CARD).expect("a card is larger");
-        Card { file: image, address, process: None, boots: 0 }
+        Card { file: image, board, address, process: None, boots: 0 }
+    }
+
+    /// What a card of its board is upgraded with to a system with this agent.
+    #[track_caller]
+    pub fn upgrade(bed: &Bed, name: &str, agent: &Path) -> PathBuf {
+        let image = make(bed, "virt", name, agent);
+        image.with_file_name(format!("{name}-upgrade.tar.gz"))
+    }
+
+    /// Which of its systems starts next, as its config.txt says it to a board's firmware.
+    #[track_caller]
+    pub fn slot(&self) -> String {
+        let mut command = Command::new("mtype");
+        command.args(["-i", &self.partition(), "::config.txt"]);
+        let config = run(command);
+        let prefix = config.lines().find_map(|line| line.strip_prefix("os_prefix="));
+        prefix.expect("it names a system").trim_end_matches('/').to_owned()
     }
 
     /// The partition that any computer reads, as mtools are told of it.
@@ -68,33 +89,67 @@ impl Card {
     pub fn lose_data(&self) {
         use std::os::unix::fs::FileExt;
         let file = fs::File::options().write(true).open(&self.file).expect("the card is there");
-        // As cross/image lays it: after the first partition of 128 MiB.
-        file.write_all_at(&vec![0; 1 << 20], (BOOT_AT + 128) << 20).expect("it can be written");
+        file.write_all_at(&vec![0; 1 << 20], DATA_AT << 20).expect("it can be written");
     }
 
-    /// Gives it power, with the kernel and the system that are on it, as a board's firmware does; returns when the agent
-    /// starts.
+    /// Gives it power, with the kernel and the system that its config.txt names, as a board's firmware does.
     #[track_caller]
-    pub fn boot(&mut self, bed: &Bed) {
+    pub fn power(&mut self, bed: &Bed) {
         self.boots += 1;
         let folder = bed.folder().join(format!("firmware-{}", self.boots));
         fs::create_dir_all(&folder).expect("the bed's folder is writable");
         let mut command = Command::new("mcopy");
-        command.args(["-o", "-i", &self.partition(), "::kernel", "::system"]).arg(&folder);
+        let slot = self.slot();
+        let mut files =
+            vec![format!("::{slot}/kernel"), format!("::{slot}/system"), format!("::{slot}/cmdline.txt")];
+        if self.board != "virt" {
+            files.push(format!("::{slot}/{TREE}"));
+        }
+        command.args(["-o", "-i", &self.partition()]).args(files).arg(&folder);
         run(command);
+        let line = fs::read_to_string(folder.join("cmdline.txt")).expect("it has a command line");
         let mut command = bed.command("qemu-system-aarch64");
-        command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256"]);
         command.arg("-kernel").arg(folder.join("kernel")).arg("-initrd").arg(folder.join("system"));
-        command.args(["-append", "console=ttyAMA0 quiet panic=-1", "-nodefaults", "-no-reboot"]);
-        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-        command.args(["-device", "virtio-rng-device"]);
-        command.args(["-drive", &format!("if=none,id=card,format=raw,file={}", self.file.display())]);
-        command.args(["-device", "virtio-blk-device,drive=card"]);
-        let forward = format!("hostfwd=tcp:{}:10250-:10250", self.address);
-        command.args(["-netdev", &format!("user,id=net,{forward}")]);
-        command.args(["-device", "virtio-net-device,netdev=net"]);
+        command.args([
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
+        if self.board == "virt" {
+            command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-append", line.trim()]);
+            command.args(["-device", "virtio-rng-device"]);
+            command.args(["-drive", &format!("if=none,id=card,format=raw,file={}", self.file.display())]);
+            command.args(["-device", "virtio-blk-device,drive=card"]);
+            let forward = format!("hostfwd=tcp:{}:10250-:10250", self.address);
+            command.args(["-netdev", &format!("user,id=net,{forward}")]);
+            command.args(["-device", "virtio-net-device,netdev=net"]);
+        } else {
+            // The emulator's board has its other serial line first.
+            command.args(["-M", "raspi3b", "-append", &line.replace("ttyS1", "ttyAMA0")]);
+            command.arg("-dtb").arg(folder.join(TREE));
+            command.args(["-drive", &format!("if=sd,format=raw,file={}", self.file.display())]);
+        }
         self.process = Some(bed.spawn(&format!("card-{}", self.boots), command));
+    }
+
+    /// Gives it power, and waits until the agent starts.
+    #[track_caller]
+    pub fn boot(&mut self, bed: &Bed) {
+        self.power(bed);
         self.wait_for_line(bed, BOOT, &["card:", "starting copepod as"]);
+    }
+
+    /// Waits until it starts again by itself, which ends it here: the next power is the next start.
+    #[track_caller]
+    pub fn wait_for_restart(&mut self) {
+        let process = self.process.as_mut().expect("it has power");
+        let ended = process.wait(RESTART);
+        assert!(ended.success(), "the emulator ended with {ended}");
     }
 
     /// Everything on its serial console since it was given power.
@@ -113,6 +168,11 @@ impl Card {
         })
     }
 
+    /// Takes its power in the middle of something.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
     /// Takes its power, and checks what that has left: nothing that a journal or a check at the start does not mend.
     #[track_caller]
     pub fn cut_power(&mut self) {
@@ -122,8 +182,8 @@ impl Card {
         let data = self.file.with_extension("data");
         let card = self.bytes();
         let at = |mib: u64| usize::try_from(mib << 20).expect("it fits");
-        fs::write(&fat, &card[at(BOOT_AT)..at(BOOT_AT + 128)]).expect("the folder is writable");
-        fs::write(&data, &card[at(BOOT_AT + 128)..]).expect("the folder is writable");
+        fs::write(&fat, &card[at(BOOT_AT)..at(DATA_AT)]).expect("the folder is writable");
+        fs::write(&data, &card[at(DATA_AT)..]).expect("the folder is writable");
         let mut command = Command::new("/sbin/fsck.fat");
         command.arg("-n").arg(&fat);
         run(command);
@@ -133,6 +193,15 @@ impl Card {
         let ended = command.status().expect("e2fsck runs");
         assert!(ended.code().is_some_and(|code| code <= 1), "the data partition: e2fsck ended with {ended}");
     }
+}
+
+#[track_caller]
+fn make(bed: &Bed, board: &str, name: &str, agent: &Path) -> PathBuf {
+    let image = bed.folder().join(format!("{name}.img"));
+    let mut command = Command::new(crate::tools::root().join("cross/image"));
+    command.args([board, &image.to_string_lossy()]).env("COPEPOD_BIN", agent);
+    run(command);
+    image
 }
 
 #[track_caller]

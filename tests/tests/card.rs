@@ -1,10 +1,11 @@
 //! A card as cross/image makes it: flashed, booted, found in the cluster; its power cut, the network gone, its data lost.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use serde_json::json;
 use tests::{
     bed::NODE,
+    board::Machine,
     card::Card,
     cluster::{pod, pod_spec, PULL_SECRET},
     guests::Guest,
@@ -24,10 +25,10 @@ fn a_card_joins_runs_again_without_a_network_and_says_when_its_data_is_lost() {
     bed.wasm_to_oci(Guest::Hello, IMAGE);
 
     // As flashed it belongs to no cluster, and says what to do.
-    let mut card = Card::flashed(&bed, "card", NODE);
+    let mut card = Card::flashed(&bed, "virt", "card", NODE);
     card.boot(&bed);
     card.wait_for_line(&bed, STEP, &["copepod bootstrap --file copepod-bootstrap.conf"]);
-    card.wait_for_line(&bed, STEP, &["the data partition has 383 MiB now"]);
+    card.wait_for_line(&bed, STEP, &["the data partition has 319 MiB now"]);
     card.wait_for_line(&bed, STEP, &["static pods run here, in no cluster"]);
     card.cut_power();
 
@@ -63,7 +64,7 @@ fn a_card_joins_runs_again_without_a_network_and_says_when_its_data_is_lost() {
     card.cut_power();
     let left = card.dropped();
     assert!(left.contains("copepod.yaml") && !left.contains("copepod-bootstrap.conf"), "{left}");
-    let in_boot = &card.bytes()[1 << 20..129 << 20];
+    let in_boot = &card.bytes()[1 << 20..193 << 20];
     assert!(
         !in_boot.windows(token.len()).any(|bytes| bytes == token.as_bytes()),
         "the token is wiped from the partition that any computer reads"
@@ -89,5 +90,78 @@ fn a_card_joins_runs_again_without_a_network_and_says_when_its_data_is_lost() {
     card.wait_for_line(&bed, STEP, &["the data partition is not there: making another"]);
     card.wait_for_line(&bed, STEP, &["this machine belongs to no cluster yet"]);
     assert!(!card.console().contains("running from memory"), "another was made: {}", card.console());
+    card.cut_power();
+}
+
+#[test]
+fn an_upgrade_is_whole_or_not_at_all_and_a_system_that_does_not_work_is_left_again() {
+    let bed = Bed::empty();
+    let mut card = Card::flashed(&bed, "virt", "upgraded", NODE);
+    let good = Card::upgrade(&bed, "good", &Machine::Arm64.agent());
+    let name = "copepod-upgrade.tar.gz";
+    assert_eq!(card.slot(), "a");
+
+    // Cut off: it is refused, and the system goes on.
+    let half = bed.folder().join("half.tar.gz");
+    let bytes = fs::read(&good).expect("it was made");
+    fs::write(&half, &bytes[..bytes.len() / 2]).expect("the bed's folder is writable");
+    card.drop_file(&half, name);
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["the upgrade is not whole", "a goes on"]);
+    card.cut_power();
+    assert!(card.slot() == "a" && card.dropped().contains("copepod-upgrade.bad"), "{}", card.dropped());
+
+    // The power goes while it is unpacked: it begins anew.
+    card.drop_file(&good, name);
+    card.power(&bed);
+    card.wait_for_line(&bed, STEP, &["unpacking the upgrade into b"]);
+    std::thread::sleep(Duration::from_millis(500));
+    card.kill();
+    assert_eq!(card.slot(), "a");
+    card.power(&bed);
+    card.wait_for_line(&bed, STEP, &["starting again"]);
+    card.wait_for_restart();
+    card.cut_power();
+    assert!(card.slot() == "b" && !card.dropped().contains(name), "{}", card.dropped());
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["the system b is on trial"]);
+    card.wait_for_line(&bed, STEP, &["the system b is good"]);
+    card.cut_power();
+
+    // One whose agent does not work is left again for the one before.
+    let broken = bed.folder().join("broken");
+    fs::write(&broken, "#!/bin/sh\necho it does not work\nexit 1\n").expect("the bed's folder is writable");
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    card.drop_file(&Card::upgrade(&bed, "bad", &broken), name);
+    card.power(&bed);
+    card.wait_for_restart();
+    assert_eq!(card.slot(), "a");
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["back to the one before"]);
+    card.wait_for_restart();
+    assert_eq!(card.slot(), "b");
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["static pods run here, in no cluster"]);
+    assert!(!card.console().contains("trial"), "{}", card.console());
+    card.cut_power();
+}
+
+/// As far as the emulator's Raspberry Pi goes: it has no network that its kernel knows, and no clock.
+#[test]
+fn a_raspberry_pi_3_starts_the_agent_from_its_card() {
+    let bed = Bed::empty();
+    let mut card = Card::flashed(&bed, "raspberry-pi-3", "pi", NODE);
+    // The emulator's watchdog hangs its board when it is opened; that of tests/tests/boards.rs does not.
+    let settings = bed.folder().join("copepod.yaml");
+    fs::write(&settings, "watchdogDevice: none\n").expect("the bed's folder is writable");
+    card.drop_file(&settings, "copepod.yaml");
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["the data partition has 319 MiB now"]);
+    card.wait_for_line(
+        &bed,
+        STEP,
+        &["board file raspberry-pi-3: the device tree says raspberrypi,3-model-b"],
+    );
+    card.wait_for_line(&bed, STEP, &["static pods run here, in no cluster"]);
     card.cut_power();
 }

@@ -92,6 +92,24 @@ impl Card {
         file.write_all_at(&vec![0; 1 << 20], DATA_AT << 20).expect("it can be written");
     }
 
+    /// Fills the data partition to its last block.
+    #[track_caller]
+    pub fn fill_data(&self) {
+        use std::os::unix::fs::FileExt;
+        let (data, fill) = (self.file.with_extension("data"), self.file.with_extension("fill"));
+        // The partition as the last check of it has left it.
+        let size = fs::metadata(&data).expect("its power was cut before").len();
+        let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap_or(1) | 1).collect();
+        fs::write(&fill, bytes).expect("the bed's folder is writable");
+        let mut command = Command::new("/sbin/debugfs");
+        command.args(["-w", "-R", &format!("write {} fill", fill.display())]).arg(&data);
+        // It writes until there is no room left, and says so.
+        let output = command.output().expect("debugfs runs");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Could not allocate block"), "{output:?}");
+        let card = fs::File::options().write(true).open(&self.file).expect("the card is there");
+        card.write_all_at(&fs::read(&data).expect("it is there"), DATA_AT << 20).expect("it can be written");
+    }
+
     /// Gives it power, with the kernel and the system that its config.txt names, as a board's firmware does.
     #[track_caller]
     pub fn power(&mut self, bed: &Bed) {

@@ -27,7 +27,7 @@ fn a_card_joins_runs_again_without_a_network_and_says_when_its_data_is_lost() {
     // As flashed it belongs to no cluster, and says what to do.
     let mut card = Card::flashed(&bed, "virt", "card", NODE);
     card.boot(&bed);
-    card.wait_for_line(&bed, STEP, &["copepod bootstrap --file copepod-bootstrap.conf"]);
+    card.wait_for_line(&bed, STEP, &["copepod bootstrap --output copepod-bootstrap.conf"]);
     card.wait_for_line(&bed, STEP, &["the data partition has 319 MiB now"]);
     card.wait_for_line(&bed, STEP, &["static pods run here, in no cluster"]);
     card.cut_power();
@@ -91,6 +91,14 @@ fn a_card_joins_runs_again_without_a_network_and_says_when_its_data_is_lost() {
     card.wait_for_line(&bed, STEP, &["this machine belongs to no cluster yet"]);
     assert!(!card.console().contains("running from memory"), "another was made: {}", card.console());
     card.cut_power();
+
+    // Full: it comes up, and says so; and what was dropped stays where it is.
+    card.fill_data();
+    card.drop_file(&bootstrap, "copepod-bootstrap.conf");
+    card.boot(&bed);
+    card.wait_for_line(&bed, STEP, &["the data partition is nearly full"]);
+    card.cut_power();
+    assert!(card.dropped().contains("copepod-bootstrap.conf"), "{}", card.dropped());
 }
 
 #[test]

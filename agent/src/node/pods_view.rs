@@ -8,7 +8,7 @@ use crate::api::Pod;
 use crate::metrics::Figures;
 use crate::runtime::stdio::{connected, Wanted};
 use crate::server::{LogRefusal, LogTarget, NotThere, PodName, PodsView, Session, Start};
-use crate::supervisor::Running;
+use crate::supervisor::Ending;
 
 /// What the supervisor and the kernel know, for the server.
 pub struct NodeView(pub Sources);
@@ -79,14 +79,5 @@ impl PodsView for NodeView {
 
     fn listener(&self, pod: &PodName, port: u16) -> Result<SocketAddr, String> {
         self.0.supervisor.listener(&pod.namespace, &pod.name, pod.uid.as_deref(), port)
-    }
-}
-
-/// Ends what runs when nobody is connected to it any more.
-struct Ending(Box<dyn Running>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.kill();
     }
 }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::clock::Clock;
 use super::lock;
-use super::workshop::Running;
+use super::workshop::{Ending, Running};
 use crate::error_chain;
 use crate::outgoing::{self, Stream};
 use crate::pod::backoff::go_duration;
@@ -407,15 +407,6 @@ impl Output for Said {
         let room = MAX_OUTPUT.saturating_sub(said.len()).min(bytes.len());
         said.extend_from_slice(bytes.get(..room).unwrap_or_default());
         Ok(())
-    }
-}
-
-/// Ends a run when nobody waits for it any more.
-struct Ending(Box<dyn Running>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.kill();
     }
 }
 

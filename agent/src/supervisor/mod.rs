@@ -53,7 +53,7 @@ pub use deaths::Deaths;
 pub use lookups::{LogTarget, NotThere};
 pub use ports::Ports;
 pub use sources::{Awaited, PodEvent};
-pub use workshop::{ByHand, Keep, RunSpec, Running, Streams, Terminal, WasmWorkshop, Workshop};
+pub use workshop::{ByHand, Ending, Keep, RunSpec, Running, Streams, Terminal, WasmWorkshop, Workshop};
 
 use crate::api::{Pod, PodStatus, Secret};
 use crate::control::Task;

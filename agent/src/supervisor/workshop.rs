@@ -99,6 +99,15 @@ pub trait Running: Send + Sync {
     fn attach(&self, wanted: Wanted) -> io::Result<Ends>;
 }
 
+/// A run that is ended when nobody waits for it, or is connected to it, any more.
+pub struct Ending(pub Box<dyn Running>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
 /// Makes containers.
 pub trait Workshop: Send + Sync {
     /// The image that a name stands for here, for whoever has this login data, without asking a registry.

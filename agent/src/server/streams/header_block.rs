@@ -6,6 +6,8 @@ use std::io;
 use miniz_oxide::inflate::core::{decompress, inflate_flags, DecompressorOxide};
 use miniz_oxide::inflate::TINFLStatus;
 
+use super::link::wrong;
+
 /// The dictionary (SPDY/3, section 2.6.10.1): 1423 bytes.
 const DICTIONARY: &[u8] = include_bytes!("spdy.dict");
 /// What zlib calls it: its Adler-32 (RFC 1950, DICTID).
@@ -108,8 +110,4 @@ fn parse(mut block: &[u8]) -> Option<Headers> {
         return None;
     }
     (0..count).map(|_| Some((text(&mut block)?, text(&mut block)?))).collect()
-}
-
-fn wrong(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -89,3 +89,8 @@ impl Sink {
         let _gone = self.0.lock().await.close().await;
     }
 }
+
+/// What a client has sent makes no sense.
+pub fn wrong(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

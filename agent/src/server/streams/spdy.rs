@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::header_block::{HeaderBlocks, Headers, MAX_BLOCK};
-use super::link::{Sink, Source};
+use super::link::{wrong, Sink, Source};
 use super::websocket;
 
 /// Bytes of data that are held at a time.
@@ -235,8 +235,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-fn wrong(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -7,7 +7,7 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use futures_lite::AsyncReadExt;
 use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY};
 
-use super::link::{Plain, Sink};
+use super::link::{wrong, Plain, Sink};
 
 /// What a key is hashed with (section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -245,8 +245,4 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     for (byte, mask) in bytes.iter_mut().zip(mask.into_iter().cycle()) {
         *byte ^= mask;
     }
-}
-
-fn wrong(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -4,7 +4,7 @@
 //! of its own. Prints one table beside the budgets, and fails if the static build is past one of them;
 //! times are only printed. `-- --quick` watches the idle node for one minute in place of ten, `-- --static`
 //! leaves the plain build out, `-- --boards` adds a table of the ARM builds that are shipped: their sizes, and
-//! their memory as idle nodes on emulated boards of 64 MB, under the same budgets.
+//! their memory as idle nodes on emulated boards of 64 MB, under the same budgets; and one of cards.
 
 use std::{
     fs,
@@ -16,10 +16,12 @@ use std::{
 
 use serde_json::{json, Value};
 use tests::{
+    bed::NODE,
     board::Machine,
+    card::Card,
     cluster::{pod, pod_spec},
     guests::Guest,
-    tools, Board, Cluster,
+    tools, Bed, Board, Cluster,
 };
 
 /// The target that is shipped for machines like this one.
@@ -75,6 +77,13 @@ fn main() -> ExitCode {
             println!("{:<50} {:>10} {:>24}", board.target, board.binary, board.resident());
             past.extend(board.past_budget());
         }
+        println!(
+            "\n{:<24} {:>10} {:>10} {:>10} {:>10} {:>14} {:>14}",
+            "a card, bytes", "kernel", "system", "wireless", "upgrade", "memory, KiB", "agent after, s"
+        );
+        for board in ["virt", "raspberry-pi-3"] {
+            print_card(board);
+        }
     }
     for line in &past {
         eprintln!("past its budget: {line}");
@@ -112,6 +121,24 @@ impl OnBoard {
             (of("resident when idle, KiB"), self.memory.agent, IDLE_BUDGET),
         ])
     }
+}
+
+/// Prints what a card has, and what its system takes of memory and time until it starts the agent, on an emulated board.
+fn print_card(board: &'static str) {
+    let bed = Bed::empty();
+    let mut card = Card::flashed(&bed, board, "measured", NODE);
+    let [kernel, system, wireless] = ["kernel", "system", "wireless"].map(|name| card.size_of(name));
+    let upgrade = size(&bed.folder().join("measured-upgrade.tar.gz"));
+    // The emulator's Raspberry Pi does not bear its watchdog.
+    card.drop_file(&bed.write("copepod.yaml", "watchdogDevice: none\n"), "copepod.yaml");
+    // The first start grows the data partition.
+    card.boot(&bed);
+    card.cut_power();
+    let started = card.boot(&bed);
+    println!(
+        "{board:<24} {kernel:>10} {system:>10} {wireless:>10} {upgrade:>10} {:>14} {:>14}",
+        started.taken, started.seconds
+    );
 }
 
 fn size(binary: &Path) -> u64 {

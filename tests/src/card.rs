@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{bed::process::Process, board::Machine, Bed};
+use crate::{bed::process::Process, board::Machine, tools::tool, Bed};
 
 /// How long it may take until the agent starts: 4 s on an idle core.
 const BOOT: Duration = Duration::from_secs(120);
@@ -28,8 +28,21 @@ pub struct Card {
     /// As cross/image calls it.
     board: &'static str,
     address: &'static str,
+    /// Whether its board's clock begins in 1970 at each start, as one without a battery does.
+    pub old_clock: bool,
+    /// An archive that the kernel unpacks over the system, and what of it runs as process 1 before the card's own.
+    pub beside: Option<(PathBuf, &'static str)>,
     process: Option<Process>,
     boots: u32,
+}
+
+/// What its init says when it starts the agent.
+#[derive(Debug)]
+pub struct Started {
+    /// Since its kernel was started.
+    pub seconds: String,
+    /// KiB of the memory that the kernel has, taken by the system.
+    pub taken: u64,
 }
 
 impl Card {
@@ -39,7 +52,7 @@ impl Card {
         let image = make(bed, board, name, &Machine::Arm64.agent());
         let file = fs::File::options().write(true).open(&image).expect("the image is there");
         file.set_len(CARD).expect("a card is larger");
-        Card { file: image, board, address, process: None, boots: 0 }
+        Card { file: image, board, address, old_clock: false, beside: None, process: None, boots: 0 }
     }
 
     /// What a card of its board is upgraded with to a system with this agent.
@@ -64,11 +77,24 @@ impl Card {
         format!("{}@@{BOOT_AT}M", self.file.display())
     }
 
-    /// Puts a file onto the partition that any computer reads.
+    /// Puts a file onto the partition that any computer reads, and the folder that `name` is in.
     #[track_caller]
     pub fn drop_file(&self, from: &Path, name: &str) {
+        if let Some((folder, _)) = name.split_once('/') {
+            let mut command = Command::new("mmd");
+            command.args(["-i", &self.partition(), &format!("::{folder}")]);
+            run(command);
+        }
         let mut command = Command::new("mcopy");
         command.args(["-o", "-i", &self.partition()]).arg(from).arg(format!("::{name}"));
+        run(command);
+    }
+
+    /// Removes a folder of that partition.
+    #[track_caller]
+    pub fn remove_folder(&self, name: &str) {
+        let mut command = Command::new("mdeltree");
+        command.args(["-i", &self.partition(), &format!("::{name}")]);
         run(command);
     }
 
@@ -125,9 +151,19 @@ impl Card {
         }
         command.args(["-o", "-i", &self.partition()]).args(files).arg(&folder);
         run(command);
-        let line = fs::read_to_string(folder.join("cmdline.txt")).expect("it has a command line");
+        let mut line = fs::read_to_string(folder.join("cmdline.txt")).expect("it has a command line");
+        let system = folder.join("system");
+        if let Some((archive, init)) = &self.beside {
+            let mut both = fs::read(&system).expect("it was copied");
+            both.extend(fs::read(archive).expect("the test has made it"));
+            fs::write(&system, both).expect("the folder is writable");
+            line = format!("{} rdinit={init}", line.trim());
+        }
         let mut command = bed.command("qemu-system-aarch64");
-        command.arg("-kernel").arg(folder.join("kernel")).arg("-initrd").arg(folder.join("system"));
+        command.arg("-kernel").arg(folder.join("kernel")).arg("-initrd").arg(system);
+        if self.old_clock {
+            command.args(["-rtc", "base=1970-01-01T00:00:00"]);
+        }
         command.args([
             "-nodefaults",
             "-no-reboot",
@@ -157,9 +193,24 @@ impl Card {
 
     /// Gives it power, and waits until the agent starts.
     #[track_caller]
-    pub fn boot(&mut self, bed: &Bed) {
+    pub fn boot(&mut self, bed: &Bed) -> Started {
         self.power(bed);
-        self.wait_for_line(bed, BOOT, &["card:", "starting copepod as"]);
+        let line = self.wait_for_line(bed, BOOT, &["card:", "starting copepod as", "are available"]);
+        let numbers: Vec<&str> = line.split(' ').filter(|word| word.parse::<f64>().is_ok()).collect();
+        let [.., seconds, total, available] = numbers[..] else { panic!("no figures in {line:?}") };
+        let kib =
+            |number: &str| number.parse::<u64>().unwrap_or_else(|e| panic!("{number} in {line:?}: {e}"));
+        Started { seconds: seconds.to_owned(), taken: kib(total) - kib(available) }
+    }
+
+    /// Bytes of a file of the system that starts next.
+    #[track_caller]
+    pub fn size_of(&self, name: &str) -> u64 {
+        let mut command = Command::new("mtype");
+        command.args(["-i", &self.partition(), &format!("::{}/{name}", self.slot())]);
+        let output = command.output().expect("mtype runs");
+        assert!(output.status.success(), "there is no {name}");
+        output.stdout.len() as u64
     }
 
     /// Waits until it starts again by itself, which ends it here: the next power is the next start.
@@ -211,6 +262,17 @@ impl Card {
         let ended = command.status().expect("e2fsck runs");
         assert!(ended.code().is_some_and(|code| code <= 1), "the data partition: e2fsck ended with {ended}");
     }
+}
+
+/// Debian's NTP server at the address where a card's emulator finds its host, 10.0.2.2, for as long as the value lives. It does not
+/// touch this machine's clock.
+#[track_caller]
+pub fn time_server(bed: &Bed) -> Process {
+    let settings = "local stratum 8\nallow all\nbindaddress 127.0.0.1\ncmdport 0\npidfile chronyd.pid\n";
+    let file = bed.write("chrony.conf", settings);
+    let mut command = bed.command(tool("chronyd"));
+    command.args(["-x", "-d", "-u", "root", "-f"]).arg(file);
+    bed.spawn("chronyd", command)
 }
 
 #[track_caller]

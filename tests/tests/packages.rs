@@ -366,6 +366,45 @@ fn installed_upgraded_removed_purged() {
     assert!(left.lines().all(|line| line.contains("no packages found") || line.starts_with("un ")), "{left}");
 }
 
+/// What docs/card.md puts on the boot partition of Raspberry Pi OS, run as cloud-init is told to.
+#[test]
+fn the_first_start_of_raspberry_pi_os_installs_the_node() {
+    let system = Chroot::new("firstrun");
+    let boot = system.root().join("boot/firmware");
+    fs::create_dir_all(&boot).expect("the root is writable");
+    let shipped = tools::root().join("cross/imager");
+    fs::copy(shipped.join("firstrun.sh"), boot.join("firstrun.sh")).expect("it is there");
+    fs::copy(packages().join(DEB), boot.join(DEB)).expect("the package");
+    fs::write(boot.join("copepod-bootstrap.conf"), "kind: Config\n").expect("it is writable");
+    let line =
+        "console=tty1 rootwait systemd.run=/boot/firmware/firstrun.sh systemd.run_success_action=reboot \
+                systemd.unit=kernel-command-line.target\n";
+    fs::write(boot.join("cmdline.txt"), line).expect("it is writable");
+    system.pretend_systemd();
+
+    let told = fs::read_to_string(shipped.join("user-data")).expect("it is there");
+    let command = told.strip_prefix("#cloud-config\nruncmd:\n- [").expect("one command for cloud-init");
+    let command = command.trim_end().trim_end_matches(']').replace(',', " ");
+    system.inside(&command);
+
+    let log = system.inside("cat /boot/firmware/firstrun.log");
+    assert!(log.ends_with(&format!("copepod is installed from /boot/firmware/{DEB}\n")), "{log}");
+    assert_eq!(system.told(), ["deb-systemd-invoke start copepod.service"]);
+    assert!(system.has(ENABLED), "the unit is enabled: {log}");
+    let bootstrap = system.inside("cd /etc/copepod; stat -c '%a %U' bootstrap.conf; cat bootstrap.conf");
+    assert_eq!(bootstrap, "600 root\nkind: Config\n");
+    assert!(!system.has("/boot/firmware/copepod-bootstrap.conf"), "the token is still on the boot partition");
+    assert_eq!(system.inside("cat /boot/firmware/cmdline.txt"), "console=tty1 rootwait\n");
+
+    // Without the package of this machine: it says so, and the machine starts.
+    system.inside(&format!("dpkg -P copepod; rm /boot/firmware/{DEB}; {command}"));
+    let log = system.inside("cat /boot/firmware/firstrun.log");
+    assert!(
+        log.ends_with("the package of Copepod for amd64 cannot be installed from /boot/firmware\n"),
+        "{log}"
+    );
+}
+
 #[test]
 fn who_forbids_services_to_start_is_heard() {
     let system = Chroot::new("policy");

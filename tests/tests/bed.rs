@@ -13,6 +13,12 @@ use tests::{guests::Guest, tools, Bed};
 /// How long the kernel and process 1 of a bed may take to have ended everything.
 const GONE: Duration = Duration::from_secs(15);
 
+/// How many programs are started and ended, one after the other.
+const PROGRAMS: u32 = 40;
+
+/// The processes of a bed in which nothing runs: `unshare`, and process 1.
+const HOLDERS: usize = 2;
+
 #[test]
 fn everything_ends_with_the_process_that_started_it() {
     let mut outer = Command::new(env!("CARGO_BIN_EXE_bed"))
@@ -55,13 +61,16 @@ fn mentions(folder: &Path) -> usize {
 #[test]
 fn a_program_in_the_background_ends_with_its_value() {
     let bed = Bed::empty();
-    let mut sleep = bed.command("sleep");
-    sleep.arg("1000");
-    let process = bed.spawn("sleep", sleep);
-    let inside = PathBuf::from(format!("/proc/{}", process.pid()));
-    assert!(inside.exists());
-    drop(process);
-    bed.wait_for("the program inside to end", GONE, || (!inside.exists()).then_some(()));
+    for number in 0..PROGRAMS {
+        let mut tail = bed.command("tail");
+        tail.arg("-f").arg(bed.write("empty", ""));
+        let process = bed.spawn("tail", tail);
+        // Every other one ends before it can have done anything.
+        if number % 2 == 0 {
+            assert!(PathBuf::from(format!("/proc/{}", process.pid())).exists());
+        }
+    }
+    bed.wait_for("every program to end", GONE, || (mentions(bed.folder()) == HOLDERS).then_some(()));
 }
 
 #[test]

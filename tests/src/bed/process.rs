@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
 use super::walls::child_of;
 
@@ -65,7 +65,7 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id is positive");
+        let pid = raw(self.pid()).expect("a process id is positive");
         kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot send {} a signal: {e}", self.name));
     }
 
@@ -85,8 +85,25 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The program has asked the kernel to be killed with its parent.
+        // The program asks the kernel to be killed with its parent, but one that was started just now
+        // has not asked yet: it is killed by name. A parent that stands still makes no other child
+        // meanwhile, nor gives this one's number back.
+        if let (Ok(None), Some(nsenter)) = (self.nsenter.try_wait(), raw(self.nsenter.id())) {
+            let _ = kill_process(nsenter, Signal::STOP);
+            let _ = waitid(
+                WaitId::Pid(nsenter),
+                WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            );
+            if let Some(program) = child_of(self.nsenter.id()).and_then(raw) {
+                let _ = kill_process(program, Signal::KILL);
+            }
+        }
         let _ = self.nsenter.kill();
         let _ = self.nsenter.wait();
     }
+}
+
+/// A process id as the kernel's calls take it.
+fn raw(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::container_logs::{self, LOG_DIR, LOG_FLUSH_INTERVAL, LOG_MAX_FILES, LOG_MAX_SIZE, LOG_RATE};
+use super::image_gc::{self, IMAGE_GC_HIGH_THRESHOLD, IMAGE_GC_LOW_THRESHOLD};
 use super::kubelet_api;
 use super::machine::{parse_host_path, parse_host_paths, share_memory, MIB};
 use super::node_labels::{parse_label, parse_taint};
 use super::setting::{CommandLine, Setting, Takes};
 use super::values::{UsageError, Values};
 use crate::console;
-use crate::image::Registries;
+use crate::image::{Registries, Thresholds};
 use crate::log;
 use crate::pod::storage::Defaults;
 
@@ -185,6 +186,8 @@ const SETTINGS: &[Setting] = &[
     kubelet_api::SYSTEM_LOG_DIR,
     INSECURE_REGISTRIES,
     REGISTRY_CERTS_DIR,
+    IMAGE_GC_HIGH_THRESHOLD,
+    IMAGE_GC_LOW_THRESHOLD,
     number("interpreter-threads", "N", Some("0"), "Threads that run guests; 0 means one a core.")
         .of_the_board(),
     number(
@@ -300,6 +303,8 @@ pub struct AgentConfig {
     pub insecure_registries: Vec<String>,
     /// `--registry-certs-dir`
     pub registry_certs_dir: PathBuf,
+    /// `--image-gc-high-threshold`, `--image-gc-low-threshold`
+    pub image_gc: Thresholds,
     /// `--interpreter-threads`
     pub interpreter_threads: usize,
     /// `--memory-reserved`, in bytes; less than the machine has
@@ -402,6 +407,7 @@ impl AgentConfig {
             system_log_dir: values.parse("system-log-dir", kubelet_api::folder_or_none)?.flatten(),
             insecure_registries: values.list("insecure-registries").to_vec(),
             registry_certs_dir: path("registry-certs-dir")?.unwrap_or_default(),
+            image_gc: image_gc::thresholds(values)?,
             interpreter_threads: values
                 .parse("interpreter-threads", |text| parse_number(text, 0, MAX_THREADS))?
                 .unwrap_or(0),
@@ -510,6 +516,7 @@ pub(super) mod tests {
         assert_eq!(config.kubeconfig, PathBuf::from("/var/lib/copepod/kubeconfig"));
         assert_eq!(config.taints, [("krustlet/arch".into(), "wasm32-wasi".into(), "NoExecute".into())]);
         assert_eq!(config.max_pods, 110);
+        assert_eq!(config.image_gc, Thresholds { high: 85, low: 80 });
         assert_eq!((config.memory_reserved, config.guest_memory), (0, 512 * MIB));
         assert_eq!((config.watchdog_device, config.host_paths), (None, vec![]));
         assert_eq!(config.log_dir, PathBuf::from("/var/lib/copepod/logs"));
@@ -573,6 +580,13 @@ pub(super) mod tests {
             (vec!["--node-labels", "node-role.kubernetes.io/x="], vec![], "kubectl label node"),
             (vec![], vec![("COPEPOD_MAX_PODS", "many")], "COPEPOD_MAX_PODS: \"many\""),
             (vec!["--register-with-taints", "a=b:NoExecute,a=c:NoExecute"], vec![], "stands there twice"),
+            (vec!["--image-gc-high-threshold", "101"], vec![], "not a whole number from 0 to 100"),
+            (vec!["--image-gc-high-threshold", "80"], vec![], "--image-gc-low-threshold: \"80\": not less"),
+            (
+                vec!["--image-gc-low-threshold", "85"],
+                vec![],
+                "--image-gc-low-threshold: \"85\": not less than",
+            ),
             (vec!["--data-dir", ""], vec![], "--data-dir: \"\""),
             (vec!["--board", "pi"], vec![], "--board: \"pi\": there is no such board, but raspberry"),
             (vec!["--board", "/nowhere.toml"], vec![], "--board: board file /nowhere.toml: No such file"),

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod board;
 mod container_logs;
 pub mod help;
+mod image_gc;
 mod kubelet_api;
 pub mod machine;
 mod node_labels;

@@ -2,12 +2,14 @@
 //!
 //! [`pull`] asks the registry that a [`Reference`] names ([`registry`], over [`http`], logged in to as
 //! [`auth`] and [`credentials`] say), finds the module in what it answers ([`manifest`], [`formats`])
-//! and streams it into the [`Store`], or unpacks its layers there ([`unpack`]); [`push`] stores a module the other way. All of it blocks: call
-//! it on a blocking thread. What it needs in memory (certificate authorities, buffers) is freed when a call returns.
+//! and streams it into the [`Store`], or unpacks its layers there ([`unpack`]); [`push`] stores a module
+//! the other way, [`collect`] removes what no pod has. All of it blocks: call it on a blocking thread. What
+//! it needs in memory (certificate authorities, buffers) is freed when a call returns.
 
 use std::path::PathBuf;
 
 mod auth;
+mod collect;
 mod credentials;
 mod digest;
 mod error;
@@ -29,6 +31,7 @@ mod tests;
 mod tls;
 mod unpack;
 
+pub use collect::{Collected, InUse, Thresholds, Users};
 pub use credentials::Keyring;
 pub use digest::{Digest, DigestError};
 pub use error::{PullCause, PullError, RegistryError, REGISTRY_UNAVAILABLE};

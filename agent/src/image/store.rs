@@ -15,15 +15,17 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::collect::{Room, Users};
 use super::credentials::Keyring;
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
 use super::{Image, Use};
-use crate::durable;
+use crate::durable::{self, clock::Now};
 
 /// Longest record read or written; entrypoint, cmd and env of an image config are most of it.
 const MAX_RECORD: u64 = 256 << 10;
@@ -38,15 +40,19 @@ const SPARE_ROOM: u64 = 4 << 20;
 /// The content-addressed store. Cheap to clone. One process at a time may have it open.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     root: PathBuf,
-    /// Held by the one pull that runs.
-    pulling: Mutex<()>,
-    /// Counts the records that were written.
-    changes: AtomicUsize,
+    /// Held by the one pull that runs, and while images are removed.
+    pub(super) pulling: Mutex<()>,
+    /// Counts the records that were written, and the images that were removed.
+    pub(super) changes: AtomicUsize,
+    /// Who knows which images must stay.
+    pub(super) users: OnceLock<Users>,
+    /// When an image of this name was last seen in use, on the monotonic clock.
+    pub(super) last_used: Mutex<BTreeMap<String, Duration>>,
 }
 
 /// What a name stands for.
@@ -100,6 +106,8 @@ impl Store {
                 root: folder.to_path_buf(),
                 pulling: Mutex::new(()),
                 changes: AtomicUsize::new(0),
+                users: OnceLock::new(),
+                last_used: Mutex::default(),
             }),
         };
         for algorithm in Algorithm::ALL {
@@ -223,11 +231,24 @@ impl Store {
         self.blobs(digest.algorithm()).join(digest.hex())
     }
 
-    /// Begins to write a blob of `size` bytes.
+    /// The room that there is, for all.
+    pub(super) fn room(&self) -> io::Result<Room> {
+        let room = rustix::fs::statvfs(&self.inner.root).map_err(|e| at(&self.inner.root, e.into()))?;
+        Ok(Room {
+            capacity: room.f_blocks.saturating_mul(room.f_frsize),
+            available: room.f_bavail.saturating_mul(room.f_frsize),
+        })
+    }
+
+    /// Begins to write a blob of `size` bytes, for the pull that runs. Images that no pod has make room for it.
     pub(super) fn ingest(&self, size: u64) -> io::Result<Ingest> {
-        let room = rustix::fs::statvfs(&self.inner.root)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
-        if free < size.saturating_add(SPARE_ROOM) {
+        let wanted = size.saturating_add(SPARE_ROOM);
+        let mut free = self.room()?.available;
+        if free < wanted {
+            self.make_room(wanted.saturating_sub(free), Now::read().mono)?;
+            free = self.room()?.available;
+        }
+        if free < wanted {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!(
@@ -290,13 +311,17 @@ impl Store {
         self.refs().join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
     }
 
-    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+    pub(super) fn blobs(&self, algorithm: Algorithm) -> PathBuf {
         self.inner.root.join("blobs").join(algorithm.name())
     }
 
     /// Folder of the files of the image with this manifest, here or not.
     pub(super) fn files(&self, manifest: &Digest) -> PathBuf {
-        self.inner.root.join("files").join(manifest.hex())
+        self.all_files().join(manifest.hex())
+    }
+
+    pub(super) fn all_files(&self) -> PathBuf {
+        self.inner.root.join("files")
     }
 
     /// A folder to unpack an image into, below the one of what is being written.
@@ -308,7 +333,7 @@ impl Store {
 
     /// Puts the unpacked files of an image in their place, synced.
     pub(super) fn keep_files(&self, unpacked: &Path, manifest: &Digest) -> io::Result<()> {
-        let folder = self.inner.root.join("files");
+        let folder = self.all_files();
         make_folder(&folder)?;
         // Whole before it has its name: one sync of the file system in place of one for each file.
         rustix::fs::syncfs(File::open(unpacked).map_err(|e| at(unpacked, e))?)?;
@@ -322,7 +347,7 @@ impl Store {
         sync_folder(&folder)
     }
 
-    fn refs(&self) -> PathBuf {
+    pub(super) fn refs(&self) -> PathBuf {
         self.inner.root.join("refs")
     }
 
@@ -332,7 +357,7 @@ impl Store {
 }
 
 /// What the files of an image are recorded under.
-const FILES_OF: &str = "files of ";
+pub(super) const FILES_OF: &str = "files of ";
 
 /// What an image is recorded under.
 pub(super) fn key(reference: &Reference, wanted: Use) -> String {
@@ -385,9 +410,17 @@ impl Drop for Ingest {
 }
 
 fn read_record(path: &Path) -> Option<Record> {
+    load_record(path).ok().flatten()
+}
+
+/// Reads a record; none, if it is gone or makes no sense.
+pub(super) fn load_record(path: &Path) -> io::Result<Option<Record>> {
     let mut data = Vec::new();
-    File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut data).ok()?;
-    serde_json::from_slice(&data).ok()
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?.take(MAX_RECORD).read_to_end(&mut data)?,
+    };
+    Ok(serde_json::from_slice(&data).ok())
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -415,7 +448,7 @@ fn sweep(folder: &Path, doomed: impl Fn(&str) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-fn at(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn at(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -242,6 +242,8 @@ fn configz(config: &AgentConfig) -> serde_json::Value {
         "address": config.address,
         "port": config.port,
         "maxPods": config.max_pods,
+        "imageGCHighThresholdPercent": config.image_gc.high,
+        "imageGCLowThresholdPercent": config.image_gc.low,
         "systemReserved": {"memory": config.memory_reserved.to_string()},
         "nodeLeaseDurationSeconds": crate::cluster::lease::LEASE_SECONDS,
         "registerNode": true,

@@ -3,6 +3,7 @@
 mod figures;
 pub mod heartbeat;
 pub mod host;
+mod image_gc;
 mod kubelet_api;
 pub mod object;
 mod pods_view;
@@ -212,10 +213,14 @@ async fn start(config: &AgentConfig, manager: &ServiceManager) -> Result<Running
         checkpoints,
         awaited: Awaited { cluster: !alone, folder: config.pod_manifest_path.is_some() },
     });
+    store.keep_for(supervisor.image_users());
     // Before the cluster is reached, whose clock, network or certificates may be away for long.
     supervisor.resume().await;
-    let mut tasks =
-        vec![follow_manifests(config, &supervisor, pod_api.mirrors()), control::spawn(own_pages::keep_few())];
+    let mut tasks = vec![
+        follow_manifests(config, &supervisor, pod_api.mirrors()),
+        control::spawn(own_pages::keep_few()),
+        control::spawn(image_gc::run(store.clone(), config.image_gc)),
+    ];
     let (joined, ends) = (Arc::<OnceLock<Client>>::default(), Arc::<CertificateEnds>::default());
     let view = Arc::new(NodeView(Sources {
         supervisor: supervisor.clone(),

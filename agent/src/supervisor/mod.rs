@@ -20,6 +20,7 @@ mod clock;
 mod deaths;
 mod figures;
 mod handlers;
+mod images;
 mod inbox;
 mod instance;
 pub mod local;

@@ -141,6 +141,16 @@ impl PodVolumes {
         self.by_name().iter().any(|(known, _)| known == name)
     }
 
+    /// The folders that are made elsewhere.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let folder = |(_, laid): &(String, Laid)| match &laid.place {
+            Place::Folder(path) => Some(path.clone()),
+            _ => None,
+        };
+        self.by_name().iter().filter_map(folder).collect()
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<Laid> {
         self.by_name().iter().find(|(known, _)| known == name).map(|(_, laid)| laid.clone())
     }

@@ -2,6 +2,7 @@
 
 use super::bed::play;
 use super::*;
+use crate::image::InUse;
 
 #[test]
 fn an_image_that_is_here_is_not_pulled_unless_asked_for() {
@@ -120,5 +121,31 @@ fn while_pull_secrets_cannot_be_had_what_they_last_held_counts() {
         run.end(Exit::Code(1));
         bed.running(2).await;
         assert_eq!(lock(&bed.workshop.keyrings).clone(), ["Keyring(1 entries)"; 2]);
+    });
+}
+
+#[test]
+fn images_of_all_pods_are_in_use_once_it_is_known_which_there_are() {
+    play(|bed| async move {
+        let users = bed.supervisor.image_users();
+        assert_eq!(users(), None);
+        bed.apply(samples::pod(&json!({
+            "initContainers": [{"name": "i", "image": "first:1"}],
+            "containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "Not A Name"}],
+            "volumes": [{"name": "v", "image": {"reference": "r.io/data:2"}}],
+        })));
+        assert_eq!(users(), None, "there may be others");
+        let pod = bed.supervisor.pods();
+        bed.supervisor.handle(PodEvent::Set(pod));
+        let mut expected = InUse::default();
+        for name in ["docker.io/library/first:1", "i:1", "r.io/data:2"] {
+            expected.name(&name.parse().unwrap());
+        }
+        assert_eq!(users(), Some(expected));
+        bed.supervisor.handle(PodEvent::Set(Vec::new()));
+        bed.until("the pod to go", |bed| bed.supervisor.pods().is_empty()).await;
+        assert_eq!(users(), Some(InUse::default()));
+        bed.supervisor.shutdown(Duration::ZERO).await;
+        assert_eq!(users(), None, "its pods were not deleted");
     });
 }

@@ -1,0 +1,39 @@
+//! Looks now and then whether images that no pod has must make room.
+
+use std::time::Duration;
+
+use async_io::Timer;
+
+use crate::control;
+use crate::durable::clock::Now;
+use crate::image::{Collected, Store, Thresholds};
+
+/// Between two looks (`ImageGCPeriod` of the kubelet).
+const PERIOD: Duration = Duration::from_secs(300);
+/// After a start; then twice as long each time, until it is known which pods there are.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// Looks for ever. What cannot be helped is said once, until it is over.
+pub async fn run(store: Store, thresholds: Thresholds) {
+    let mut told = String::new();
+    let mut pause = FIRST;
+    loop {
+        Timer::after(pause).await;
+        let looking = store.clone();
+        let problem = match control::blocking(move || looking.collect(thresholds, Now::read().mono)).await {
+            Ok(Collected::NotNow) => {
+                pause = pause.saturating_mul(2).min(PERIOD);
+                continue;
+            }
+            Ok(Collected::Removed { wanted, freed, used }) if freed < wanted => format!(
+                "the disk is {used} % full, {wanted} bytes should go, and images that no pod has made up {freed}"
+            ),
+            Ok(_) => String::new(),
+            Err(error) => format!("removing images that no pod has: {error}"),
+        };
+        if told != problem && !problem.is_empty() {
+            log::warn!("{problem}");
+        }
+        (told, pause) = (problem, PERIOD);
+    }
+}

@@ -195,10 +195,10 @@ impl Store {
             let Some((place, name)) = self.leads_to(&record) else { continue };
             let filed = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
             let one = stored.entry(place.clone()).or_insert_with(|| Stored {
+                size: if place.exists() { record.size } else { 0 },
                 place,
                 records: Vec::new(),
                 names: BTreeSet::new(),
-                size: record.size,
                 filed,
             });
             one.filed = one.filed.max(filed);

@@ -190,7 +190,7 @@ fn what_a_power_cut_left_goes_first_and_records_of_nothing_too() {
     assert_eq!(bench.store.make_room(70, at_second(1)).unwrap(), 70);
     assert_eq!(bench.left(&["r.io/a:1"]).len(), 1);
     bench.have(&["r.io/a:1"]);
-    bench.store.make_room(ALL, at_second(1)).unwrap();
+    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 0, "it has no bytes any more");
     assert_eq!((bench.count("refs"), bench.count("blobs/sha256")), (2, 1));
 }
 

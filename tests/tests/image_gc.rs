@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
-use serde_json::Value;
+use serde_json::{json, Value};
 use tests::{
     agent::data_dir,
     bed::HOSTNAME,
@@ -77,7 +77,10 @@ fn images_that_no_pod_has_make_room_and_the_others_stay() {
 
     let (kept, old) = (push(&cluster, "kept", 3), push(&cluster, "old", 3));
     let (new, large) = (push(&cluster, "new", 4), push(&cluster, "large", 9));
-    let all = [&kept, &old, &new, &large];
+    // A thousandth of that comes over the wire.
+    let layers = ["head -c 6M /dev/zero >zeros"];
+    let data = cluster.bed.push_layers(&cluster.registry, "test/data", "v1", &layers);
+    let all = [&kept, &old, &new, &large, &data];
     run(&cluster, "kept", &kept);
     run(&cluster, "old", &old);
     wait_until_running(&cluster, "kept");
@@ -98,8 +101,19 @@ fn images_that_no_pod_has_make_room_and_the_others_stay() {
     let removed = format!("image {old} is removed: no pod here has it");
     cluster.agent.wait_for_line(&cluster.bed, SHOWN, &[&removed]);
 
-    // In another life of the agent a threshold, which the one image in use passes by itself.
+    // Files that take more than was to be seen from outside.
     cluster.bed.kubectl(&["delete", "pod", "new"]).expect();
+    let mut spec = pod_spec("Always", &kept, &[]);
+    spec["volumes"] = json!([{"name": "data", "image": {"reference": data}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    cluster.bed.apply_value(&pod("data", spec));
+    wait_until_running(&cluster, "data");
+    wait_for_images(&cluster, &all, &[&kept, &data]);
+    let told = cluster.bed.kubectl(&["describe", "pod", "data"]).expect();
+    assert!(told.contains("Successfully pulled image") && !told.contains("Failed"), "{told}");
+
+    // In another life of the agent a threshold, which the one image in use passes by itself.
+    cluster.bed.kubectl(&["delete", "pod", "data"]).expect();
     cluster.bed.write("copepod.yaml", "imageGcHighThreshold: 20\nimageGcLowThreshold: 10\n");
     cluster.agent.die();
     cluster.agent.start_again(&cluster.bed);

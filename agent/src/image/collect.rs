@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
 use super::store::{at, load_record, Record, Store, FILES_OF};
-use crate::durable;
+use crate::durable::{self, clock::Now};
 
 /// Names whose last use is remembered; beyond that only those in use are.
 const MAX_REMEMBERED: usize = 1024;
@@ -116,12 +116,12 @@ impl Store {
         let _ = self.inner.users.set(users);
     }
 
-    /// Removes what no pod has, as far as the disk is fuller than it should be. `now` is monotonic. Blocks.
+    /// Removes what no pod has, as far as the disk is fuller than it should be. Blocks.
     ///
     /// # Errors
     /// What the file system says, with the path.
-    pub fn collect(&self, thresholds: Thresholds, now: Duration) -> io::Result<Collected> {
-        let Some(in_use) = self.in_use(now) else { return Ok(Collected::NotNow) };
+    pub fn collect(&self, thresholds: Thresholds) -> io::Result<Collected> {
+        let Some(in_use) = self.in_use(Now::read().mono) else { return Ok(Collected::NotNow) };
         let room = self.room()?;
         let wanted = room.surplus(thresholds);
         if wanted == 0 {
@@ -137,8 +137,8 @@ impl Store {
     }
 
     /// Removes as many bytes, if there are so many that no pod has: for the pull that goes on.
-    pub(super) fn make_room(&self, wanted: u64, now: Duration) -> io::Result<u64> {
-        self.in_use(now).map_or(Ok(0), |in_use| self.free(&in_use, wanted))
+    pub(super) fn make_room(&self, wanted: u64) -> io::Result<u64> {
+        self.in_use(Now::read().mono).map_or(Ok(0), |in_use| self.free(&in_use, wanted))
     }
 
     /// The images that pods have, now the youngest in use.

@@ -102,10 +102,6 @@ impl Drop for Bench {
     }
 }
 
-fn at_second(second: u64) -> Duration {
-    Duration::from_secs(second)
-}
-
 #[test]
 fn a_disk_has_a_surplus_from_its_high_threshold_on() {
     let thresholds = Thresholds { high: 85, low: 80 };
@@ -130,16 +126,16 @@ fn what_was_not_used_for_the_longest_goes_first_and_no_more_than_must() {
     }
     let changes = bench.store.changes();
     bench.have(&["r.io/a:1", "r.io/b:1"]);
-    assert_eq!(bench.store.make_room(0, at_second(1)).unwrap(), 0);
+    assert_eq!(bench.store.make_room(0).unwrap(), 0);
     bench.have(&["r.io/a:1"]);
-    assert_eq!(bench.store.make_room(0, at_second(2)).unwrap(), 0);
+    assert_eq!(bench.store.make_room(0).unwrap(), 0);
     assert_eq!((bench.left(&names).len(), bench.store.changes()), (4, changes));
     bench.have(&["r.io/d:1"]);
-    assert_eq!(bench.store.make_room(1, at_second(3)).unwrap(), 100);
+    assert_eq!(bench.store.make_room(1).unwrap(), 100);
     assert_eq!(bench.left(&names), ["r.io/a:1", "r.io/b:1", "r.io/d:1"], "c was never used");
-    assert_eq!(bench.store.make_room(100, at_second(4)).unwrap(), 100);
+    assert_eq!(bench.store.make_room(100).unwrap(), 100);
     assert_eq!(bench.left(&names), ["r.io/a:1", "r.io/d:1"]);
-    assert_eq!(bench.store.make_room(ALL, at_second(5)).unwrap(), 100);
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 100);
     assert_eq!(bench.left(&names), ["r.io/d:1"], "a pod has it");
     assert_eq!((bench.count("refs"), bench.count("blobs/sha256")), (2, 1), "nothing else is left");
     assert_eq!((bench.store.list().len(), bench.store.changes()), (1, changes + 3));
@@ -153,11 +149,11 @@ fn one_name_in_use_keeps_an_image_with_all_its_names() {
     let digest = format!("r.io/a@{}", Digest::of(b"r.io/a:1"));
     for name in ["r.io/a:1", "s.io/other:2", &digest] {
         bench.have(&[name.to_owned().leak()]);
-        assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 0, "{name}");
+        assert_eq!(bench.store.make_room(ALL).unwrap(), 0, "{name}");
     }
     assert_eq!(bench.left(&["r.io/a:1", "s.io/other:2", &digest]).len(), 3);
     bench.have(&[]);
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 100, "once, however many names it has");
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 100, "once, however many names it has");
     assert_eq!((bench.count("refs"), bench.count("blobs/sha256")), (0, 0));
 }
 
@@ -169,13 +165,13 @@ fn files_of_images_stay_while_they_are_mounted_under_whatever_name() {
     let new = bench.unpack("r.io/data:1", "the newer");
     *bench.mounted.lock().unwrap() = vec![old.clone()];
     bench.have(&["r.io/data:1"]);
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 0);
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 0);
     assert!(old.join("file").exists() && new.join("file").exists());
     bench.mounted.lock().unwrap().clear();
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 10);
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 10);
     assert!(!old.exists() && new.join("file").exists());
     bench.have(&[]);
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 10);
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 10);
     assert!(!new.exists() && !bench.has("r.io/data:1", Use::Files));
     assert_eq!((bench.count("refs"), bench.count("files"), bench.count("ingest")), (0, 0, 0));
 }
@@ -187,10 +183,10 @@ fn what_a_power_cut_left_goes_first_and_records_of_nothing_too() {
     bench.write("nobody's", 70);
     let lost = bench.put("r.io/lost:1", 50);
     fs::remove_file(bench.store.blob(&lost)).unwrap();
-    assert_eq!(bench.store.make_room(70, at_second(1)).unwrap(), 70);
+    assert_eq!(bench.store.make_room(70).unwrap(), 70);
     assert_eq!(bench.left(&["r.io/a:1"]).len(), 1);
     bench.have(&["r.io/a:1"]);
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 0, "it has no bytes any more");
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 0, "it has no bytes any more");
     assert_eq!((bench.count("refs"), bench.count("blobs/sha256")), (2, 1));
 }
 
@@ -199,27 +195,23 @@ fn nothing_goes_while_it_is_not_known_who_needs_it() {
     let bench = Bench::new();
     bench.put("r.io/a:1", 100);
     *bench.pods.lock().unwrap() = None;
-    assert_eq!(bench.store.make_room(ALL, at_second(1)).unwrap(), 0);
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 0);
     let full = Thresholds { high: 0, low: 0 };
-    assert_eq!(bench.store.collect(full, at_second(1)).unwrap(), Collected::NotNow);
+    assert_eq!(bench.store.collect(full).unwrap(), Collected::NotNow);
     assert_eq!(bench.left(&["r.io/a:1"]).len(), 1);
     bench.have(&[]);
     let pull = bench.store.pulling();
-    assert_eq!(bench.store.collect(full, at_second(1)).unwrap(), Collected::NotNow, "a pull goes on");
+    assert_eq!(bench.store.collect(full).unwrap(), Collected::NotNow, "a pull goes on");
     drop(pull);
     let roomy = Thresholds { high: 100, low: 0 };
-    assert_eq!(bench.store.collect(roomy, at_second(1)).unwrap(), Collected::Enough);
+    assert_eq!(bench.store.collect(roomy).unwrap(), Collected::Enough);
     assert_eq!(bench.left(&["r.io/a:1"]).len(), 1);
-    let removed = bench.store.collect(full, at_second(1)).unwrap();
+    let removed = bench.store.collect(full).unwrap();
     assert!(matches!(removed, Collected::Removed { freed: 100, .. }), "{removed:?}");
     assert!(bench.left(&["r.io/a:1"]).is_empty());
 
     let unasked = Store::open(&bench.folder).unwrap();
-    assert_eq!(
-        unasked.collect(full, at_second(1)).unwrap(),
-        Collected::NotNow,
-        "nobody was named to be asked"
-    );
+    assert_eq!(unasked.collect(full).unwrap(), Collected::NotNow, "nobody was named to be asked");
 }
 
 #[test]
@@ -228,7 +220,7 @@ fn a_record_that_cannot_be_read_stops_it() {
     bench.put("r.io/a:1", 100);
     // Reading it fails as a disk may, also for root.
     fs::create_dir(bench.store.refs().join("0000.json")).unwrap();
-    let error = bench.store.make_room(ALL, at_second(1)).unwrap_err().to_string();
+    let error = bench.store.make_room(ALL).unwrap_err().to_string();
     assert!(error.contains("0000.json"), "{error}");
     assert_eq!(bench.left(&["r.io/a:1"]).len(), 1);
 }
@@ -238,9 +230,9 @@ fn only_so_many_last_uses_are_remembered() {
     let bench = Bench::new();
     let names: Vec<&str> = (0..=MAX_REMEMBERED).map(|n| &*format!("r.io/a:{n}").leak()).collect();
     bench.have(&names);
-    bench.store.make_room(0, at_second(1)).unwrap();
+    bench.store.make_room(0).unwrap();
     bench.have(&["r.io/b:1"]);
-    bench.store.make_room(0, at_second(2)).unwrap();
+    bench.store.make_room(0).unwrap();
     let known: Vec<String> = bench.store.inner.last_used.lock().unwrap().keys().cloned().collect();
     assert_eq!(known, ["r.io/b:1"]);
 }

@@ -276,13 +276,28 @@ impl Pull<'_> {
         if self.store.files(digest).is_dir() {
             return Ok(size);
         }
+        match self.unpack_whole(digest, manifest) {
+            // How much they would have taken is not known.
+            Err(PullCause::Store(error))
+                if error.kind() == io::ErrorKind::StorageFull
+                    && self.store.make_room(unpack::MAX_BYTES).map_err(PullCause::Store)? > 0 =>
+            {
+                self.unpack_whole(digest, manifest)?;
+            }
+            unpacked => unpacked?,
+        }
+        Ok(size)
+    }
+
+    /// Leaves all files in their place, or none anywhere.
+    fn unpack_whole(&mut self, digest: &Digest, manifest: &Manifest) -> Result<(), PullCause> {
         let folder = self.store.unpacking().map_err(PullCause::Store)?;
         let done = self.unpack_into(&folder, manifest);
         let kept = done.and_then(|()| self.store.keep_files(&folder, digest).map_err(PullCause::Store));
         if folder.exists() {
             let _ = std::fs::remove_dir_all(&folder);
         }
-        kept.map(|()| size)
+        kept
     }
 
     fn unpack_into(&mut self, folder: &Path, manifest: &Manifest) -> Result<(), PullCause> {

@@ -25,7 +25,7 @@ use super::credentials::Keyring;
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
 use super::{Image, Use};
-use crate::durable::{self, clock::Now};
+use crate::durable;
 
 /// Longest record read or written; entrypoint, cmd and env of an image config are most of it.
 const MAX_RECORD: u64 = 256 << 10;
@@ -245,7 +245,7 @@ impl Store {
         let wanted = size.saturating_add(SPARE_ROOM);
         let mut free = self.room()?.available;
         if free < wanted {
-            self.make_room(wanted.saturating_sub(free), Now::read().mono)?;
+            self.make_room(wanted.saturating_sub(free))?;
             free = self.room()?.available;
         }
         if free < wanted {

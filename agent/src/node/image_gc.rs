@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_io::Timer;
 
 use crate::control;
-use crate::durable::clock::Now;
 use crate::image::{Collected, Store, Thresholds};
 
 /// Between two looks (`ImageGCPeriod` of the kubelet).
@@ -20,7 +19,7 @@ pub async fn run(store: Store, thresholds: Thresholds) {
     loop {
         Timer::after(pause).await;
         let looking = store.clone();
-        let problem = match control::blocking(move || looking.collect(thresholds, Now::read().mono)).await {
+        let problem = match control::blocking(move || looking.collect(thresholds)).await {
             Ok(Collected::NotNow) => {
                 pause = pause.saturating_mul(2).min(PERIOD);
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! [`pull`] asks the registry that a [`Reference`] names ([`registry`], over [`http`], logged in to as
 //! [`auth`] and [`credentials`] say), finds the module in what it answers ([`manifest`], [`formats`])
-//! and streams it into the [`Store`], or unpacks its layers there ([`unpack`]); [`push`] stores a module
+//! and streams it into the [`Store`] ([`download`]), or unpacks its layers there ([`unpack`]); [`push`] stores a module
 //! the other way, [`collect`] removes what no pod has. All of it blocks: call it on a blocking thread. What
 //! it needs in memory (certificate authorities, buffers) is freed when a call returns.
 
@@ -12,6 +12,7 @@ mod auth;
 mod collect;
 mod credentials;
 mod digest;
+mod download;
 mod error;
 mod formats;
 mod http;

@@ -1,16 +1,15 @@
 //! Pulls an image: resolves the reference, chooses the manifest and its module layer, and streams the
 //! module into the store.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
 use super::credentials::{Credential, Keyring};
-use super::digest::{Digest, Hasher};
+use super::digest::Digest;
+use super::download::{download, Limits};
 use super::error::{PullCause, PullError, RegistryError};
-use super::formats::{self, Content, Execution, ImageConfig, MAGIC};
+use super::formats::{self, Content, Execution, ImageConfig};
 use super::http::{read_limited, Reply};
 use super::manifest::{self, Descriptor, Document, Manifest};
 use super::reference::Reference;
@@ -26,19 +25,6 @@ const MAX_CONFIG: usize = 1 << 20;
 /// Largest module: three times the largest interpreters that are shipped as one (CPython 26 MB). It
 /// is compiled from memory, so the boards' own memory ends sooner.
 pub const MAX_MODULE: u64 = 64 << 20;
-/// A module is written and hashed in pieces of this size.
-const CHUNK: usize = 64 << 10;
-/// A whole pull; a 20 MB module over 50 kbit/s takes 54 minutes.
-const LONGEST_PULL: Duration = Duration::from_secs(3600);
-const TOO_LONG: &str = "not done after 60 minutes";
-/// Waits before a broken download is taken up again; after as many tries without a byte it has
-/// failed, and the back-off of image pulls takes over.
-const RESUME_WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
-
-/// Least that must come of a module in each [`PACE_TIME`], in bytes: a tenth of what a modem brings. One pull
-/// runs at a time, and one registry that trickles must not keep all others waiting.
-const PACE_BYTES: u64 = 64 << 10;
-const PACE_TIME: Duration = Duration::from_secs(60);
 
 /// Pulls an image into the store. Blocks. A second pull waits for the first, and finds what it left.
 /// Once `cancelled` is set it ends at its next step.
@@ -57,7 +43,7 @@ pub fn pull(
     let failed = |cause| PullError { image: reference.to_string(), cause };
     let mut session = Session::open(registries, reference, Access::Pull)
         .map_err(|error| failed(PullCause::Resolve { reference: reference.to_string(), error }))?;
-    let limits = Limits { deadline: Instant::now() + LONGEST_PULL, cancelled };
+    let limits = Limits::new(cancelled);
     let pulled = Pull { reference, wanted, store, limits, session: &mut session }.run(keyring);
     pulled.map_err(|cause| failed(blot(cause, &session)))
 }
@@ -74,26 +60,6 @@ fn blot(cause: PullCause, session: &Session) -> PullCause {
         PullCause::Unrunnable(why) => PullCause::Unrunnable(why),
         PullCause::GivenUp(why) => PullCause::GivenUp(why),
         PullCause::Store(error) => PullCause::Store(error),
-    }
-}
-
-/// How far a pull may go.
-#[derive(Clone, Copy)]
-struct Limits<'a> {
-    deadline: Instant,
-    cancelled: &'a AtomicBool,
-}
-
-impl Limits<'_> {
-    /// To be asked before each request and each read.
-    fn check(&self) -> Result<(), PullCause> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(PullCause::GivenUp("nobody waits for it any more"));
-        }
-        if Instant::now() >= self.deadline {
-            return Err(PullCause::GivenUp(TOO_LONG));
-        }
-        Ok(())
     }
 }
 
@@ -324,47 +290,10 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Streams a layer to the disk, taking it up again where the connection breaks.
     fn download(&mut self, digest: &Digest, size: u64) -> Result<Ingest, PullCause> {
-        let what = format!("layer {digest}");
-        let mut target = Target {
-            ingest: self.store.ingest(size).map_err(PullCause::Store)?,
-            hasher: Hasher::new(digest.algorithm()),
-            head: (self.wanted == Use::Module).then(Vec::new),
-            size,
-            limits: self.limits,
-            pace: Pace { since: Instant::now(), from: 0, furthest: 0 },
-        };
-        let mut waits = RESUME_WAITS.iter();
-        loop {
-            let before = target.ingest.written();
-            self.limits.check()?;
-            let broken = match self.session.blob(digest, before) {
-                Ok(reply) => match target.fill(reply)? {
-                    None => break,
-                    Some(why) => RegistryError::Unavailable(why),
-                },
-                Err(error @ RegistryError::Unavailable(_)) => error,
-                Err(error) => return Err(PullCause::Fetch { what, error }),
-            };
-            if target.ingest.written() > before {
-                waits = RESUME_WAITS.iter();
-            }
-            match waits.next() {
-                Some(wait) => thread::sleep(*wait),
-                None => return Err(PullCause::Fetch { what, error: broken }),
-            }
-        }
-        if let Some(head) = &target.head {
-            formats::check_magic(head).map_err(PullCause::Unrunnable)?;
-        }
-        let found = target.hasher.finish();
-        if found != *digest {
-            return Err(PullCause::Corrupt(format!(
-                "the layer has the digest {found}, and should have {digest}"
-            )));
-        }
-        Ok(target.ingest)
+        let ingest = self.store.ingest(size).map_err(PullCause::Store)?;
+        let is_module = self.wanted == Use::Module;
+        download(self.session, ingest, (digest, size), is_module, self.limits)
     }
 
     /// Records what the reference, and the digest behind it, stand for.
@@ -399,125 +328,4 @@ impl Pull<'_> {
 
 fn read(fetched: &Fetched) -> Result<Document, PullCause> {
     manifest::parse(&fetched.bytes, fetched.content_type.as_deref()).map_err(PullCause::Malformed)
-}
-
-/// How fast a module comes.
-struct Pace {
-    /// Since when it is watched, and how far it had come then.
-    since: Instant,
-    from: u64,
-    furthest: u64,
-}
-
-impl Pace {
-    /// Whether it comes fast enough, `written` bytes being here at `now`. What is sent again does not count.
-    fn is_kept(&mut self, written: u64, now: Instant) -> bool {
-        self.furthest = self.furthest.max(written);
-        if now.saturating_duration_since(self.since) < PACE_TIME {
-            return true;
-        }
-        let come = self.furthest.saturating_sub(self.from);
-        (self.since, self.from) = (now, self.furthest);
-        come >= PACE_BYTES
-    }
-}
-
-/// A module on its way to the disk.
-struct Target<'a> {
-    ingest: Ingest,
-    hasher: Hasher,
-    /// The first [`MAGIC`] bytes, of what must be a module.
-    head: Option<Vec<u8>>,
-    size: u64,
-    limits: Limits<'a>,
-    pace: Pace,
-}
-
-impl Target<'_> {
-    /// Takes in an answer. None when all is there, else why it broke off.
-    fn fill(&mut self, reply: Reply) -> Result<Option<String>, PullCause> {
-        if !self.continues(&reply) {
-            self.restart()?;
-        }
-        let mut reader = reply.into_body().into_with_config().limit(u64::MAX).reader();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            self.limits.check()?;
-            if !self.pace.is_kept(self.ingest.written(), Instant::now()) {
-                // Not taken up again: this registry is as slow the next moment.
-                let why = format!("less than {PACE_BYTES} bytes came in {} s", PACE_TIME.as_secs());
-                let error = RegistryError::Unavailable(why);
-                return Err(PullCause::Fetch { what: "layer".to_owned(), error });
-            }
-            match reader.read(&mut chunk) {
-                Ok(0) if self.ingest.written() == self.size => return Ok(None),
-                Ok(0) => {
-                    return Ok(Some(format!("ended after {} of {} bytes", self.ingest.written(), self.size)))
-                }
-                Ok(read) => self.append(chunk.get(..read).unwrap_or_default())?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Ok(Some(error.to_string())),
-            }
-        }
-    }
-
-    /// Whether an answer goes on where the file ends: 206 with that very start.
-    fn continues(&self, reply: &Reply) -> bool {
-        let range = reply.headers().get("content-range").and_then(|value| value.to_str().ok());
-        let start =
-            range.and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
-        reply.status() == 206 && start == Some(self.ingest.written())
-    }
-
-    fn restart(&mut self) -> Result<(), PullCause> {
-        if self.ingest.written() > 0 {
-            self.ingest.restart().map_err(PullCause::Store)?;
-            self.hasher = Hasher::new(self.hasher.algorithm());
-            self.head.iter_mut().for_each(Vec::clear);
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, data: &[u8]) -> Result<(), PullCause> {
-        if data.len() as u64 > self.size.saturating_sub(self.ingest.written()) {
-            return Err(PullCause::Corrupt(format!(
-                "the layer is longer than the {} bytes it should have",
-                self.size
-            )));
-        }
-        if let Some(head) = self.head.as_mut().filter(|head| head.len() < MAGIC) {
-            head.extend(data.iter().take(MAGIC.saturating_sub(head.len())));
-            if head.len() == MAGIC {
-                // Now, and not after twenty megabytes.
-                formats::check_magic(head).map_err(PullCause::Unrunnable)?;
-            }
-        }
-        self.hasher.update(data);
-        self.ingest.append(data).map_err(PullCause::Store)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_module_that_trickles_is_told_from_one_that_is_slow() {
-        let begun = Instant::now();
-        let after = |seconds| begun + Duration::from_secs(seconds);
-        let mut pace = Pace { since: begun, from: 0, furthest: 0 };
-        let (least, mut come) = (PACE_BYTES, 0);
-        assert!(pace.is_kept(0, after(59)), "a minute is not over");
-        for minute in 1..5 {
-            come += least;
-            assert!(pace.is_kept(come, after(minute * 60)));
-        }
-        assert!(pace.is_kept(come, after(299)));
-        assert!(!pace.is_kept(come + least - 1, after(300)));
-
-        let mut again = Pace { since: begun, from: 0, furthest: 0 };
-        assert!(again.is_kept(least, after(60)));
-        assert!(again.is_kept(0, after(61)), "it begins anew");
-        assert!(!again.is_kept(least, after(120)), "what was here before is no news");
-    }
 }

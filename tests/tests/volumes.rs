@@ -333,10 +333,10 @@ fn a_container_has_a_root_of_its_own_and_says_why_it_ended() {
     let ended = bed.get(&["pod", "rooted"])["status"]["containerStatuses"][0]["state"]["terminated"].clone();
     assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(3), &json!("it was me")));
     // Another path, one in a volume, the log, and too much of it.
-    let volumes = json!([{"name": "work", "emptyDir": {}}]);
-    let mounts = json!([{"name": "work", "mountPath": "/work"}]);
-    let mut other = spec("Never", volumes, mounts, &["write=/work/why=in a volume", "ls=/work", "exit=1"]);
-    other["containers"][0]["terminationMessagePath"] = json!("/work/why");
+    let volumes = json!([{"name": "data", "emptyDir": {}}]);
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    let mut other = spec("Never", volumes, mounts, &["write=/data/why=in a volume", "ls=/data", "exit=1"]);
+    other["containers"][0]["terminationMessagePath"] = json!("/data/why");
     let mut from_log = spec("Never", json!([]), json!([]), &["cat=/nothing", "exit=1"]);
     from_log["containers"][0]["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     let mut read_only = spec(

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::digest::{Algorithm, Digest};
 use super::reference::Reference;
-use super::store::{at, load_record, Record, Store, FILES_OF};
+use super::store::{at, load_record, Record, Store, FILES_OF, MAX_RECORDS};
 use crate::durable::{self, clock::Now};
 
 /// Names whose last use is remembered; beyond that only those in use are.
@@ -154,8 +154,8 @@ impl Store {
 
     /// Removes what nobody uses until `wanted` bytes are gone; how many are. No pull may run meanwhile but the caller.
     fn free(&self, in_use: &InUse, wanted: u64) -> io::Result<u64> {
-        let stored = self.stored()?;
-        let mut freed = self.remove_nameless(&stored)?;
+        let stored = self.stored(in_use)?;
+        let mut freed = self.remove_nameless(&stored, in_use)?;
         let last = self.inner.last_used.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let used = |one: &Stored| one.names.iter().filter_map(|name| last.get(name)).max().copied();
         let is_free =
@@ -183,16 +183,22 @@ impl Store {
         Ok(freed)
     }
 
-    /// All that records lead to, by its place.
-    fn stored(&self) -> io::Result<BTreeMap<PathBuf, Stored>> {
+    /// All that records lead to, by its place. Where there are too many records to remember, those go that nobody uses.
+    fn stored(&self, in_use: &InUse) -> io::Result<BTreeMap<PathBuf, Stored>> {
         let mut stored: BTreeMap<PathBuf, Stored> = BTreeMap::new();
         let refs = self.refs();
+        let mut count = 0_usize;
         // None may be passed over: what it leads to would be nobody's.
         for entry in fs::read_dir(&refs).map_err(|e| at(&refs, e))? {
             let entry = entry.map_err(|e| at(&refs, e))?;
             let path = entry.path();
             let Some(record) = load_record(&path).map_err(|e| at(&path, e))? else { continue };
             let Some((place, name)) = self.leads_to(&record) else { continue };
+            count = count.saturating_add(1);
+            if count > MAX_RECORDS && !in_use.names.contains(&name) {
+                durable::remove_if_exists(&path).map_err(|e| at(&path, e))?;
+                continue;
+            }
             let filed = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
             let one = stored.entry(place.clone()).or_insert_with(|| Stored {
                 size: if place.exists() { record.size } else { 0 },
@@ -218,7 +224,7 @@ impl Store {
     }
 
     /// Removes what no record leads to, and says how many bytes that were: a pull that was cut off left it.
-    fn remove_nameless(&self, stored: &BTreeMap<PathBuf, Stored>) -> io::Result<u64> {
+    fn remove_nameless(&self, stored: &BTreeMap<PathBuf, Stored>, in_use: &InUse) -> io::Result<u64> {
         let mut freed = 0_u64;
         let folders = Algorithm::ALL.map(|algorithm| self.blobs(algorithm)).into_iter();
         for folder in folders.chain([self.all_files()]) {
@@ -228,7 +234,7 @@ impl Store {
             };
             for entry in entries.flatten() {
                 let path = entry.path();
-                if !stored.contains_key(&path) {
+                if !stored.contains_key(&path) && !in_use.folders.contains(&path) {
                     let size = entry.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
                     self.remove_place(&path)?;
                     freed = freed.saturating_add(size);
@@ -243,7 +249,8 @@ impl Store {
         if !place.is_dir() {
             return durable::remove_if_exists(place).map_err(|e| at(place, e));
         }
-        let doomed = self.unpacking()?;
+        // No folder is made for it: the disk may be full.
+        let doomed = self.scratch();
         fs::rename(place, &doomed).map_err(|e| at(place, e))?;
         fs::remove_dir_all(&doomed).map_err(|e| at(&doomed, e))
     }

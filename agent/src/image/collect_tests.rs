@@ -236,3 +236,31 @@ fn only_so_many_last_uses_are_remembered() {
     let known: Vec<String> = bench.store.inner.last_used.lock().unwrap().keys().cloned().collect();
     assert_eq!(known, ["r.io/b:1"]);
 }
+
+#[test]
+fn of_too_many_names_those_in_use_stay() {
+    let bench = Bench::new();
+    bench.have(&["r.io/a:used"]);
+    let digest = bench.put("r.io/a:used", 100);
+    let used = load_record(&bench.store.record_path("r.io/a:used")).unwrap().unwrap();
+    for number in 0..MAX_RECORDS + 10 {
+        let record = Record { reference: format!("r.io/a:{number}"), ..used.clone() };
+        fs::write(bench.store.record_path(&record.reference), serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 0);
+    let left = bench.count("refs");
+    assert!((MAX_RECORDS..=MAX_RECORDS + 2).contains(&left), "{left}");
+    assert!(bench.has("r.io/a:used", Use::Module) && bench.store.blob(&digest).exists());
+}
+
+#[test]
+fn files_that_are_mounted_stay_without_any_name() {
+    let bench = Bench::new();
+    let folder = bench.unpack("r.io/data:1", "one");
+    *bench.mounted.lock().unwrap() = vec![folder.clone()];
+    for entry in fs::read_dir(bench.store.refs()).unwrap() {
+        fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    assert_eq!(bench.store.make_room(ALL).unwrap(), 0);
+    assert!(folder.join("file").exists());
+}

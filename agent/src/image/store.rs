@@ -30,7 +30,7 @@ use crate::durable;
 /// Longest record read or written; entrypoint, cmd and env of an image config are most of it.
 const MAX_RECORD: u64 = 256 << 10;
 /// Names looked at by [`Store::list`]: far above the 110 pods of a node, and a bound all the same.
-const MAX_RECORDS: usize = 10_000;
+pub(super) const MAX_RECORDS: usize = 10_000;
 /// Credentials remembered of one image: more than the namespaces of such a node; who is forgotten asks the
 /// registry again.
 const MAX_LOGINS: usize = 64;
@@ -257,7 +257,7 @@ impl Store {
                 ),
             ));
         }
-        let path = self.ingest_folder().join(format!("{:016x}", fastrand::u64(..)));
+        let path = self.scratch();
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -307,7 +307,7 @@ impl Store {
         })
     }
 
-    fn record_path(&self, key: &str) -> PathBuf {
+    pub(super) fn record_path(&self, key: &str) -> PathBuf {
         self.refs().join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
     }
 
@@ -326,7 +326,7 @@ impl Store {
 
     /// A folder to unpack an image into, below the one of what is being written.
     pub(super) fn unpacking(&self) -> io::Result<PathBuf> {
-        let path = self.ingest_folder().join(format!("{:016x}", fastrand::u64(..)));
+        let path = self.scratch();
         fs::create_dir(&path).map_err(|e| at(&path, e))?;
         Ok(path)
     }
@@ -353,6 +353,11 @@ impl Store {
 
     fn ingest_folder(&self) -> PathBuf {
         self.inner.root.join("ingest")
+    }
+
+    /// A new name for what is being written or removed: nothing of it is left when the store is opened again.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.ingest_folder().join(format!("{:016x}", fastrand::u64(..)))
     }
 }
 

@@ -12,9 +12,16 @@ const PERIOD: Duration = Duration::from_secs(300);
 /// After a start; then twice as long each time, until it is known which pods there are.
 const FIRST: Duration = Duration::from_secs(10);
 
+/// What cannot be helped. Its figures are others at each look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Problem {
+    Short,
+    Failed,
+}
+
 /// Looks for ever. What cannot be helped is said once, until it is over.
 pub async fn run(store: Store, thresholds: Thresholds) {
-    let mut told = String::new();
+    let mut told = None;
     let mut pause = FIRST;
     loop {
         Timer::after(pause).await;
@@ -24,15 +31,18 @@ pub async fn run(store: Store, thresholds: Thresholds) {
                 pause = pause.saturating_mul(2).min(PERIOD);
                 continue;
             }
-            Ok(Collected::Removed { wanted, freed, used }) if freed < wanted => format!(
-                "the disk is {used} % full, {wanted} bytes should go, and images that no pod has made up {freed}"
-            ),
-            Ok(_) => String::new(),
-            Err(error) => format!("removing images that no pod has: {error}"),
+            Ok(Collected::Removed { wanted, freed, used }) if freed < wanted => Some((
+                Problem::Short,
+                format!(
+                    "the disk is {used} % full, {wanted} bytes should go, and images that no pod has made up {freed}"
+                ),
+            )),
+            Ok(_) => None,
+            Err(error) => Some((Problem::Failed, format!("removing images that no pod has: {error}"))),
         };
-        if told != problem && !problem.is_empty() {
-            log::warn!("{problem}");
+        if let Some((_, text)) = problem.as_ref().filter(|(kind, _)| told != Some(*kind)) {
+            log::warn!("{text}");
         }
-        (told, pause) = (problem, PERIOD);
+        (told, pause) = (problem.map(|(kind, _)| kind), PERIOD);
     }
 }
